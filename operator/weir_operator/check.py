@@ -1,0 +1,115 @@
+"""What a document's form cannot say: fields that contradict each other, and what one machine does not have.
+
+A field that would be unsafe to leave out is a problem; one that merely has no effect on one machine is a notice.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from weir_operator.arrange import Arranged
+from weir_operator.load import Loaded
+from weir_operator.models import CASource, InterceptionPolicy, Root, TrustPolicy
+from weir_operator.problems import Problem
+
+
+def problems(arranged: Arranged) -> list[Problem]:
+    """All that keeps these policies from being used on one machine."""
+    found: list[Problem] = []
+    for policy in arranged.interception:
+        found += _interception_problems(policy)
+    for trust in (*arranged.trust, *arranged.unused):
+        found += _trust_problems(trust)
+    return found
+
+
+def notices(arranged: Arranged) -> list[str]:
+    """What these policies say that has no effect on one machine, one line each."""
+    found: list[Problem] = []
+    for policy in arranged.interception:
+        found += _interception_notices(policy)
+    for trust in arranged.trust:
+        found += _trust_notices(trust)
+    found += [trust.problem("", "no effect: no given policy refers to this trust policy") for trust in arranged.unused]
+    return [str(one) for one in found]
+
+
+def _interception_problems(policy: Loaded[InterceptionPolicy]) -> Iterator[Problem]:
+    spec = policy.document.spec
+    if spec.capture.inbound not in (None, False):
+        yield policy.problem("spec.capture.inbound", "capture of inbound flows is not supported by this version")
+    names: dict[str, int] = {}
+    for number, rule in enumerate(spec.rules):
+        if rule.http:
+            text = "rules about HTTP requests are not supported by this version; leave http out"
+            yield policy.problem(f"spec.rules[{number}].http", text)
+        if rule.name is not None and names.setdefault(rule.name, number) != number:
+            text = f"found {rule.name!r}, the name of spec.rules[{names[rule.name]}] too; allowed: a name of its own"
+            yield policy.problem(f"spec.rules[{number}].name", text)
+
+
+def _trust_problems(trust: Loaded[TrustPolicy]) -> Iterator[Problem]:
+    spec = trust.document.spec
+    if spec.ca.source not in (None, CASource.POD):
+        text = f"found {spec.ca.source}, which only a cluster has; allowed on one machine: {CASource.POD}"
+        yield trust.problem("spec.ca.source", text)
+    for number, root in enumerate(spec.upstream.roots or ()):
+        yield from _root_problems(trust, f"spec.upstream.roots[{number}]", root)
+    if spec.upstream.system_roots is False and not spec.upstream.roots:
+        yield trust.problem("spec.upstream.systemRoots", "found false without roots; no server could be verified")
+    ttl, most = spec.fail_open.ttl, spec.fail_open.max_ttl
+    if ttl is not None and most is not None and ttl > most:
+        yield trust.problem("spec.failOpen.maxTTL", f"found {most:g} s; allowed: at least failOpen.ttl, {ttl:g} s")
+
+
+def _root_problems(trust: Loaded[TrustPolicy], path: str, root: Root) -> Iterator[Problem]:
+    given = [name for name, ref in (("configMap", root.config_map), ("secret", root.secret)) if ref is not None]
+    if len(given) + (root.file is not None) != 1:
+        yield trust.problem(path, "allowed: exactly one of file, configMap, secret")
+    elif given:
+        yield trust.problem(f"{path}.{given[0]}", "only a cluster has it; allowed on one machine: file")
+
+
+def _interception_notices(policy: Loaded[InterceptionPolicy]) -> Iterator[Problem]:
+    spec = policy.document.spec
+    ref = spec.trust_policy_ref
+    yield from _ignored(
+        policy,
+        {
+            "spec.podSelector": (spec.pod_selector is not None, "the policy applies to the command that is run"),
+            "spec.namespaceSelector": (
+                spec.namespace_selector is not None,
+                "the policy applies to the command that is run",
+            ),
+            "spec.logging": (spec.logging is not None, "every flow is recorded"),
+            "spec.trustPolicyRef.namespace": (
+                ref is not None and ref.namespace is not None,
+                "one machine has no namespaces",
+            ),
+        },
+    )
+    for number, rule in enumerate(spec.rules):
+        for place, app in enumerate(rule.match.apps or ()):
+            given = app.containers is not None
+            path = f"spec.rules[{number}].match.apps[{place}].containers"
+            yield from _ignored(policy, {path: (given, "the command counts as every container, so this always holds")})
+
+
+def _trust_notices(trust: Loaded[TrustPolicy]) -> Iterator[Problem]:
+    spec = trust.document.spec
+    yield from _ignored(
+        trust,
+        {
+            "spec.injection.containers": (
+                spec.injection.containers is not None,
+                "the command counts as every container",
+            ),
+            "spec.failOpen.share": (spec.fail_open.share is not None, "there is one pod, and nobody to share with"),
+        },
+    )
+
+
+def _ignored(
+    loaded: Loaded[InterceptionPolicy] | Loaded[TrustPolicy], fields: dict[str, tuple[bool, str]]
+) -> Iterable[Problem]:
+    for path, (given, why) in fields.items():
+        if given:
+            yield loaded.problem(path, f"no effect on one machine: {why}")

@@ -1,0 +1,107 @@
+"""Policies to the sidecar config. Pure: what the policies name by file is an argument.
+
+`rules` and `neverIntercept` of all policies are joined in order. Every other field is decided on its own, by the first
+policy that gives it; what none gives is the config's default.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from weir_operator import models
+from weir_operator.arrange import Arranged
+from weir_operator.load import Loaded
+from weir_sidecar.contract import config
+
+type Roots = Mapping[tuple[str, str], str]
+"""PEM text by policy file and `roots[].file` as written in it."""
+
+
+class Injection(msgspec.Struct, frozen=True):
+    """How the application is made to trust the CA: the part of a trust policy that is not the sidecar's."""
+
+    environment: bool = True
+    system_stores: bool = True
+    java: bool = True
+    nss: bool = True
+
+
+def compile_policies(policies: Arranged, roots: Roots) -> config.SidecarConfig:
+    """The config that these policies, already checked, ask for. Without any it is the default config."""
+    specs = [one.document.spec for one in policies.interception]
+    return replace(
+        _overlay(config.SidecarConfig(), specs, "failure_mode", "startup", "default_action", "verify_address"),
+        rules=tuple(rule for one in policies.interception for rule in _rules(one.document)),
+        capture=_capture([spec.capture for spec in specs]),
+        trust=_trust(policies.trust, roots),
+    )
+
+
+def compile_injection(policies: Arranged) -> Injection:
+    """What these policies ask for in the application's own file system and environment."""
+    parts = [one.document.spec.injection for one in policies.trust]
+    return _overlay(Injection(), parts, "environment", "system_stores", "java", "nss")
+
+
+def _capture(parts: Sequence[models.Capture]) -> config.Capture:
+    dns = [part.dns for part in parts if part.dns is not None]
+    exclude = [part.exclude for part in parts if part.exclude is not None]
+    return replace(
+        _overlay(config.Capture(), parts, "mode", "ports", "quic", "other_udp", "other_protocols"),
+        dns=_overlay(config.DNS(), dns, *config.DNS.__struct_fields__),
+        exclude=_overlay(config.Exclude(), exclude, *config.Exclude.__struct_fields__),
+    )
+
+
+def _trust(policies: Sequence[Loaded[models.TrustPolicy]], roots: Roots) -> config.Trust:
+    specs = [one.document.spec for one in policies]
+    fail_open = _overlay(
+        config.FailOpen(), [spec.fail_open for spec in specs], "enabled", "failure_threshold", "ttl", "max_ttl"
+    )
+    never = (host for spec in specs for host in spec.never_intercept)
+    return replace(
+        _overlay(config.Trust(), [spec.ca for spec in specs], "leaf_lifetime"),
+        never_intercept=tuple(dict.fromkeys(never)),
+        upstream=_upstream(policies, roots),
+        fail_open=replace(fail_open, max_ttl=max(fail_open.ttl, fail_open.max_ttl)),
+    )
+
+
+def _upstream(policies: Sequence[Loaded[models.TrustPolicy]], roots: Roots) -> config.Upstream:
+    parts = [one.document.spec.upstream for one in policies]
+    rooted = next((one for one in policies if one.document.spec.upstream.roots is not None), None)
+    files = [root.file for root in rooted.document.spec.upstream.roots or () if root.file] if rooted else []
+    upstream = _overlay(config.Upstream(), parts, "system_roots", "min_tls_version", "on_invalid_certificate")
+    return replace(
+        upstream,
+        min_tls_version=str(upstream.min_tls_version),
+        roots_pem=tuple(roots[rooted.file, file] for file in files) if rooted else (),
+    )
+
+
+def _rules(policy: models.InterceptionPolicy) -> Iterator[config.Rule]:
+    """A policy's rules. A rule for several apps becomes one rule for each: any of them suffices."""
+    for number, rule in enumerate(policy.spec.rules, 1):
+        name = f"{policy.metadata.name}/{rule.name or f'rule-{number}'}"
+        for app in rule.match.apps or (models.App(),):
+            match = config.Match(
+                hosts=rule.match.hosts or (),
+                cidrs=rule.match.cidrs or (),
+                ports=rule.match.ports or (),
+                protocols=tuple(protocol.value for protocol in rule.match.protocols or ()),
+                uids=app.uids or (),
+                ja4=app.ja4 or (),
+            )
+            yield config.Rule(name, match, rule.action)
+
+
+def _overlay[C: msgspec.Struct](default: C, parts: Iterable[msgspec.Struct], *names: str) -> C:
+    """`default` with each named field replaced by that of the first part that gives it."""
+    given: dict[str, object] = {}
+    for part in parts:
+        for name in names:
+            value = getattr(part, name)
+            if value is not None:
+                given.setdefault(name, value)
+    return replace(default, **given)

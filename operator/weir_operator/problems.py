@@ -1,0 +1,33 @@
+"""What is wrong with a policy file, told so that the user can mend it: where, what was found, what is allowed."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A place in a file; line and column count from 1, as editors do."""
+
+    line: int
+    column: int
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is wrong. `path` is the field, such as `spec.rules[2].match.ports[0]`; empty: the file as such."""
+
+    file: str
+    position: Position | None
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.position.line}:{self.position.column}" if self.position else self.file
+        return f"{where}: {self.path}: {self.text}" if self.path else f"{where}: {self.text}"
+
+
+class PolicyError(ValueError):
+    """Policies that cannot be used. `problems` has at least one; the text is one line for each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
