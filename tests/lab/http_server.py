@@ -1,0 +1,136 @@
+"""HTTP/1.1 and HTTP/2 on one blocking socket: the lab's web origins, a thread for each connection."""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+
+from lab.site import Request, Response, Site
+
+_READ = 256 * 1024
+
+
+def serve_connection(sock: socket.socket, site: Site) -> None:
+    """Answer requests on `sock` until the client ends; which HTTP it is, ALPN says."""
+    facts: dict[str, str | None] = {"tls": None, "alpn": None}
+    if isinstance(sock, ssl.SSLSocket):
+        facts = {"tls": sock.version(), "alpn": sock.selected_alpn_protocol()}
+    if facts["alpn"] == "h2":
+        _HTTP2(sock, site, facts).run()
+    else:
+        _http1(sock, site, facts)
+
+
+def _http1(sock: socket.socket, site: Site, facts: dict[str, str | None]) -> None:
+    with sock.makefile("rb", buffering=_READ) as stream:
+        while line := stream.readline():
+            method, path, _ = line.decode("ascii").split()
+            headers: dict[str, str] = {}
+            while (field := stream.readline()) not in (b"\r\n", b""):
+                name, _, value = field.decode("latin-1").partition(":")
+                headers[name.lower()] = value.strip()
+            if headers.get("expect") == "100-continue":
+                sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = _http1_body(stream, headers)
+            response = site.answer(Request(method, path, headers, body, facts))
+            for _ in body:  # what the site did not read is in the way of the next request
+                pass
+            _http1_respond(sock, method, response)
+            if headers.get("connection", "").lower() == "close":
+                return
+
+
+def _http1_body(stream, headers: dict[str, str]) -> Iterator[bytes]:
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        while size := int(stream.readline().split(b";")[0], 16):
+            yield stream.read(size)
+            stream.readline()
+        while stream.readline() not in (b"\r\n", b""):
+            pass
+        return
+    left = int(headers.get("content-length", "0"))
+    while left:
+        part = stream.read1(min(left, _READ))
+        if not part:
+            raise ConnectionError("the client ended within a body")
+        left -= len(part)
+        yield part
+
+
+def _http1_respond(sock: socket.socket, method: str, response: Response) -> None:
+    fields = [f"HTTP/1.1 {response.status} Lab", *(f"{name}: {value}" for name, value in response.headers)]
+    chunked = response.length is None
+    fields.append("transfer-encoding: chunked" if chunked else f"content-length: {response.length}")
+    sock.sendall("\r\n".join([*fields, "", ""]).encode())
+    if method == "HEAD":
+        return
+    for part in response.body:
+        sock.sendall(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
+    if chunked:
+        sock.sendall(b"0\r\n\r\n")
+
+
+class _HTTP2:
+    """One HTTP/2 connection. A request is answered when it is complete; bodies wait for the client's window."""
+
+    def __init__(self, sock: socket.socket, site: Site, facts: dict[str, str | None]) -> None:
+        self._sock = sock
+        self._site = site
+        self._facts = facts
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+        self._requests: dict[int, tuple[dict[str, str], list[bytes]]] = {}
+        self._waiting: dict[int, tuple[memoryview, Response]] = {}
+
+    def run(self) -> None:
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(2**24)
+        self._flush()
+        while data := self._sock.recv(_READ):
+            for event in self._h2.receive_data(data):
+                self._handle(event)
+            for stream in list(self._waiting):
+                self._pump(stream)
+            self._flush()
+
+    def _flush(self) -> None:
+        self._sock.sendall(self._h2.data_to_send())
+
+    def _handle(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.RequestReceived():
+                self._requests[event.stream_id] = (dict(event.headers), [])
+            case h2.events.DataReceived():
+                self._requests[event.stream_id][1].append(event.data)
+                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            case h2.events.StreamEnded():
+                self._respond(event.stream_id)
+            case h2.events.StreamReset():
+                self._waiting.pop(event.stream_id, None)
+
+    def _respond(self, stream: int) -> None:
+        headers, body = self._requests.pop(stream)
+        response = self._site.answer(Request(headers[":method"], headers[":path"], headers, body, self._facts))
+        fields = [(":status", str(response.status)), *response.headers]
+        if response.length is not None:
+            fields.append(("content-length", str(response.length)))
+        self._h2.send_headers(stream, fields)
+        self._waiting[stream] = (memoryview(b"".join(response.body)), response)
+
+    def _pump(self, stream: int) -> None:
+        body, response = self._waiting.pop(stream)
+        with contextlib.suppress(h2.exceptions.StreamClosedError):
+            while body and (room := self._h2.local_flow_control_window(stream)):
+                size = min(room, self._h2.max_outbound_frame_size, len(body))
+                self._h2.send_data(stream, body[:size].tobytes())
+                body = body[size:]
+            if body:
+                self._waiting[stream] = (body, response)
+            elif response.trailers:
+                self._h2.send_headers(stream, response.trailers, end_stream=True)
+            else:
+                self._h2.end_stream(stream)
