@@ -272,7 +272,7 @@ def decode(data: bytes | str) -> SidecarConfig:
     """Read a config from JSON. Raises `ConfigError`."""
     try:
         config = msgspec.json.decode(data, type=SidecarConfig)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError) as error:  # UnicodeError: a string that is not UTF-8
         raise ConfigError(f"sidecar config: {error}") from error
     if config.version != VERSION:
         raise ConfigError(f"sidecar config: version is {config.version!r}; this sidecar reads {VERSION!r}")
