@@ -1,0 +1,152 @@
+"""What the sidecar counts, and its text for Prometheus (exposition format 0.0.4).
+
+Label values are enumerated words, never names or addresses that traffic brings: the number of series is bounded.
+docs/metrics.md lists them all, and a test keeps the two in step.
+"""
+
+import os
+import resource
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
+
+from weir_sidecar.contract.flow import Decision, FlowRecord, Protocol, Reason
+
+DURATION_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0, 3600.0)
+"""Upper bounds in seconds: from a DNS answer to a connection of an hour."""
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+type Labels = tuple[tuple[str, str], ...]
+type Sample = tuple[str, Labels, float]
+"""What is appended to the family's name (`_bucket` and the like, or nothing), labels, value."""
+
+
+class RecordSinkKind(StrEnum):
+    """Where a record was lost: the file of --record, or somebody who follows and reads too slowly."""
+
+    FILE = "file"
+    FOLLOWER = "follower"
+
+
+class Metrics:
+    """The counters of one sidecar. Attributes are set where things happen; `render` writes them all.
+
+    What others count is asked for when it is rendered: `trust_states`, how many entries of the trust cache are in each
+    state, and `heartbeats_missed`.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        trust_states: Callable[[], Mapping[str, int]] = dict,
+        heartbeats_missed: Callable[[], int] = int,
+    ) -> None:
+        self.config_generation = 0
+        self.flows_open = 0
+        self.records_lost = dict.fromkeys(RecordSinkKind, 0)
+        self._heartbeats_missed = heartbeats_missed
+        self._version = version
+        self._trust_states = trust_states
+        self._flows: dict[tuple[Protocol, Decision, Reason], int] = {}
+        self._bytes_up = 0
+        self._bytes_down = 0
+        self._buckets = [0] * (len(DURATION_BUCKETS) + 1)
+        self._duration_sum = 0.0
+
+    def count(self, record: FlowRecord) -> None:
+        """Count a flow that has ended."""
+        key = (record.protocol, record.decision, record.reason)
+        self._flows[key] = self._flows.get(key, 0) + 1
+        self._bytes_up += record.bytes_up
+        self._bytes_down += record.bytes_down
+        seconds = record.duration_ms / 1000
+        self._buckets[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        self._duration_sum += seconds
+
+    def render(self) -> bytes:
+        """All metrics as text."""
+        lines: list[str] = []
+        for name, kind, text, samples in self._families():
+            lines += (f"# HELP {name} {text}", f"# TYPE {name} {kind}")
+            lines += (f"{name}{suffix}{_label_text(labels)} {_number(value)}" for suffix, labels, value in samples)
+        lines.append("")
+        return "\n".join(lines).encode()
+
+    def _families(self) -> Iterator[tuple[str, str, str, Iterable[Sample]]]:
+        """Name, type, help and samples of each metric."""
+        flows = [
+            ("", (("protocol", protocol), ("decision", decision), ("reason", reason)), count)
+            for (protocol, decision, reason), count in sorted(self._flows.items())
+        ]
+        directions: list[Sample] = [
+            ("", (("direction", "up"),), self._bytes_up),
+            ("", (("direction", "down"),), self._bytes_down),
+        ]
+        trust = [("", (("state", str(state)),), count) for state, count in sorted(self._trust_states().items())]
+        lost = [("", (("sink", kind),), count) for kind, count in self.records_lost.items()]
+        yield "weir_flows_total", "counter", "Flows that have ended.", flows
+        yield "weir_flow_bytes_total", "counter", "Bytes of flows that have ended: up from the client.", directions
+        yield "weir_flow_duration_seconds", "histogram", "How long flows lasted.", self._histogram()
+        yield "weir_flows_open", "gauge", "Flows that have not ended.", _one(self.flows_open)
+        yield "weir_trust_entries", "gauge", "Entries of the trust cache.", trust
+        yield "weir_records_lost_total", "counter", "Flow records that could not be delivered.", lost
+        yield (
+            "weir_heartbeats_missed_total",
+            "counter",
+            "Heartbeats the kernel refused.",
+            _one(
+                self._heartbeats_missed(),
+            ),
+        )
+        yield "weir_config_generation", "gauge", "Generation of the config in force.", _one(self.config_generation)
+        yield (
+            "weir_build_info",
+            "gauge",
+            "Always 1; the version is a label.",
+            [
+                ("", (("version", self._version),), 1),
+            ],
+        )
+        yield from _process_families()
+
+    def _histogram(self) -> Iterator[Sample]:
+        total = 0
+        for bound, count in zip((*map(str, DURATION_BUCKETS), "+Inf"), self._buckets, strict=True):
+            total += count
+            yield "_bucket", (("le", bound),), total
+        yield "_sum", (), self._duration_sum
+        yield "_count", (), total
+
+
+def _process_families() -> Iterator[tuple[str, str, str, Iterable[Sample]]]:
+    """The standard process metrics; proc_pid_statm(5), getrusage(2)."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - pathlib stays out of the sidecar
+        size, resident = map(int, file.read().split()[:2])
+    files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - as above
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    cpu = usage.ru_utime + usage.ru_stime
+    yield "process_cpu_seconds_total", "counter", "CPU time, user and system.", _one(cpu)
+    yield "process_resident_memory_bytes", "gauge", "Memory that is in RAM.", _one(resident * _PAGE)
+    yield "process_virtual_memory_bytes", "gauge", "Memory that is mapped.", _one(size * _PAGE)
+    yield "process_open_fds", "gauge", "Open file descriptors.", _one(files)
+    yield "process_max_fds", "gauge", "How many there may be.", _one(limit)
+
+
+def _one(value: float) -> list[Sample]:
+    return [("", (), value)]
+
+
+def _label_text(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else repr(value)

@@ -1,0 +1,205 @@
+"""The record sink: whole lines, in order, batched, and what cannot be delivered is counted."""
+
+import asyncio
+import errno
+import os
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason, encode_record
+from weir_sidecar.edge import records as module
+from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
+from weir_sidecar.edge.records import RING, RecordSink, open_record_file
+
+
+def record(number, pad=""):
+    return FlowRecord(
+        time="2026-01-01T00:00:00Z", id=str(number), client=Client(), protocol=Protocol.DNS, host="example.com",
+        sni=None, address="192.0.2.1", port=53, alpn=None, decision=Decision.PASSTHROUGH, reason=Reason.DEFAULT,
+        rule=None, tls=None, bytes_up=1, bytes_down=2, duration_ms=0.5, error=pad or None,
+    )  # fmt: skip
+
+
+def ids(data):
+    assert data == b"" or data.endswith(b"\n")
+    return [int(msgspec.json.decode(line, type=FlowRecord).id) for line in data.splitlines()]
+
+
+class Sink:
+    """A sink with its surroundings."""
+
+    def __init__(self, file=None):
+        self.loop = asyncio.new_event_loop()
+        self.metrics = Metrics("1")
+        self.warnings = []
+        self.sink = RecordSink(self.loop, self.metrics, self.warnings.append, file)
+
+    def take(self, *numbers, pad=""):
+        for number in numbers:
+            self.sink(record(number, pad))
+
+    def turn(self, seconds=0.0):
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+
+    @property
+    def lost(self):
+        return self.metrics.records_lost[RecordSinkKind.FILE]
+
+
+@contextmanager
+def open_sink(file=None):
+    sink = Sink(file)
+    try:
+        yield sink
+    finally:
+        sink.sink.close()
+        sink.loop.close()
+
+
+def test_one_turn_of_the_loop_is_one_write(tmp_path, monkeypatch):
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(encode_record(record(0)))
+    writes = []
+    real = os.write
+    monkeypatch.setattr(module.os, "write", lambda fd, data: writes.append(data) or real(fd, data))
+    with open_sink(open_record_file(str(path))) as it:
+        it.take(1, 2, 3)
+        assert writes == []
+        it.turn()
+        assert len(writes) == 1
+        it.take(4)
+    assert ids(path.read_bytes()) == [0, 1, 2, 3, 4]
+    assert (it.lost, it.warnings) == (0, [])
+
+
+def test_the_ring_has_the_last_ones_in_order():
+    with open_sink() as it:
+        it.take(*range(RING + 5))
+        assert ids(b"".join(it.sink.last())) == list(range(5, RING + 5))
+        assert ids(b"".join(it.sink.last(2))) == [RING + 3, RING + 4]
+        assert it.sink.last(0) == []
+
+
+def test_followers_get_what_comes_after_they_came_and_the_loss_is_theirs():
+    with open_sink() as it:
+        got = []
+        it.take(1)
+        end = it.sink.follow(lambda lines: got.extend(lines) or 0)
+        it.sink.follow(len)  # takes none
+        it.take(2, 3)
+        it.turn()
+        end()
+        it.take(4)
+        it.turn()
+        assert ids(b"".join(got)) == [2, 3]
+        assert it.metrics.records_lost == {RecordSinkKind.FILE: 0, RecordSinkKind.FOLLOWER: 3}
+
+
+def test_every_record_is_counted_in_the_metrics():
+    with open_sink() as it:
+        it.take(1, 2)
+        assert b'weir_flows_total{protocol="dns",decision="passthrough",reason="default"} 2' in it.metrics.render()
+
+
+def test_a_full_disk_is_said_once_and_counted():
+    with open_sink(os.open("/dev/full", os.O_WRONLY)) as it:
+        it.take(1, 2)
+        it.turn()
+        it.take(3)
+        it.turn()
+        assert it.lost == 3
+        assert it.warnings == ["flow records are being lost: the record file takes no more: No space left on device"]
+
+
+def test_a_reader_that_went_away_is_counted():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open_sink(writer) as it:
+        it.take(1)
+        it.turn()
+        assert it.lost == 1
+        assert "Broken pipe" in it.warnings[0]
+
+
+@given(st.lists(st.one_of(st.integers(1, 700), st.sampled_from(["full", "later"])), max_size=12))
+def test_only_whole_lines_whatever_the_file_takes(outcomes):
+    """`outcomes`: what each write does; when they are used up all is taken."""
+    file = bytearray()
+    script = list(outcomes)
+
+    def write(_, data):
+        outcome = script.pop(0) if script else len(data)
+        if outcome == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if outcome == "later":
+            raise BlockingIOError
+        file.extend(data[:outcome])
+        return min(outcome, len(data))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.os, "write", write)
+        patch.setattr(module.os, "close", lambda _: None)
+        patch.setattr(module, "_RETRY", 0)
+        with open_sink(99) as it:
+            for number in range(6):
+                it.take(number, pad="x" * 40 * (number % 3))
+                it.turn()
+            script.clear()
+    found = ids(bytes(file))
+    assert found == sorted(set(found))
+    assert len(found) + it.lost == 6
+    if "full" not in outcomes:
+        assert it.lost == 0
+
+
+def test_a_slow_pipe_is_waited_for_without_blocking(tmp_path):
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    pad = "x" * 1000
+    got = b""
+    with open_sink(open_record_file(path)) as it:
+        it.take(*range(400), pad=pad)
+        it.turn()
+        while len(got.splitlines()) < 400 or not got.endswith(b"\n"):
+            try:
+                got += os.read(reader, 1 << 20)
+            except BlockingIOError:
+                it.turn(0.01)
+    os.close(reader)
+    assert ids(got) == list(range(400))
+    assert it.lost == 0
+
+
+def test_a_pipe_that_nobody_reads_costs_bounded_memory(monkeypatch):
+    monkeypatch.setattr(module, "FILE_BACKLOG", 2000)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, b"x" * 4096)
+    except BlockingIOError:
+        pass
+    with open_sink(writer) as it:
+        it.take(*range(100))
+        it.turn()
+        size = len(encode_record(record(10)))
+        assert it.lost >= 100 - 2000 // (size - 1)
+        before = it.lost
+    assert before < it.lost == 100
+    assert it.warnings == ["flow records are being lost: the record file takes no more: the reader does not keep up"]
+    os.close(reader)
+
+
+def test_after_closing_records_still_reach_ring_and_metrics(tmp_path):
+    path = tmp_path / "records.jsonl"
+    with open_sink(open_record_file(str(path))) as it:
+        it.sink.close()
+        it.take(1)
+        it.turn()
+    assert len(it.sink.last()) == 1
+    assert path.read_bytes() == b""
