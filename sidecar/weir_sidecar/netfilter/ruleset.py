@@ -1,0 +1,364 @@
+"""The capture config as a ruleset: which packets of the pod go to the sidecar, and what happens when it is gone.
+
+The way of a packet (docs/capture.md tells it at length):
+
+    output: marked? → loopback → SYN or DNS query: decide → decided before (connection mark): as decided → decide
+    decide: exempt (the proxy, what the policy excludes) | refuse | capture
+    capture: Open: only while the proxy's heart beats; sets the connection mark and, for TPROXY, the packet mark
+    policy route: packet mark → loopback → prerouting: tproxy to the listener; nobody listens: `unanswered`
+
+The connection mark has two bits: `captured` and `exempt`; neither: not decided, or gone direct for want of a proxy.
+The packet mark uses the same bits: `captured` asks for the policy route, the other one tells the copy that `dup` makes.
+"""
+
+import msgspec
+
+from weir_sidecar.contract.config import CaptureMode, FailureMode, OtherUDP, QuicMode, SidecarConfig
+from weir_sidecar.netfilter.features import Features
+from weir_sidecar.netfilter.literals import RulesetError, cidr_sets, id_set, interface, port_set
+from weir_sidecar.netfilter.objects import Chain, ChainType, Family, Hook, Point, Rule, Table, TimeoutSet
+
+MANGLE = -150
+NAT = -100
+FILTER = 0
+
+IS_SYN = "tcp flags & (syn | ack) == syn"
+NOT_SYN = "tcp flags & (syn | ack) != syn"
+NO_PROXY = "meta nfproto != @alive"
+ALL_PORTS = "1-65535"
+
+
+class Marks(msgspec.Struct, frozen=True):
+    """The mark bits as nft expressions. Other bits of a mark belong to others and are kept."""
+
+    mask: int
+    captured: int
+    second: int
+
+    def among(self, kind: str, bits: int) -> str:
+        """Match: of our bits, exactly these are set. `kind` is meta (the packet) or ct (the connection)."""
+        return f"{kind} mark & {self.mask:#010x} == {bits:#010x}"
+
+    def put(self, kind: str, bits: int) -> str:
+        """Statement: set our bits to these."""
+        kept = f"{kind} mark set {kind} mark & {0xFFFFFFFF ^ self.mask:#010x}"
+        return f"{kept} | {bits:#010x}" if bits else kept
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What the chains are built from."""
+
+    config: SidecarConfig
+    features: Features
+    marks: Marks
+
+    @property
+    def tproxy(self) -> bool:
+        """TPROXY or Redirect."""
+        return self.config.capture.mode is CaptureMode.TPROXY
+
+    @property
+    def open(self) -> bool:
+        """Fail open or closed."""
+        return self.config.failure_mode is FailureMode.OPEN
+
+    @property
+    def proxy(self) -> str:
+        """Match: the socket that sends is the proxy's."""
+        return f"meta skuid {self.config.identity.uid}"
+
+
+def build(config: SidecarConfig, features: Features) -> tuple[Table, ...]:
+    """The tables for a config. Raises `RulesetError` for values that no rule can say."""
+    plan = Plan(config, features, _marks(config))
+    chains = [_output(plan), _loopback(plan), _decide(plan), _exempt(plan), _capture(plan)]
+    if plan.open:
+        chains.append(_unproxied(plan))
+    if not (plan.open and plan.tproxy):
+        chains.append(_refuse(plan))
+    chains += _tproxy_chains(plan) if plan.tproxy else _redirect_chains(plan)
+    if not plan.open:
+        chains += [_guard(plan), _forward(plan)]
+    sets = (_alive(plan),) if plan.open else ()
+    return Table(Family.INET, tuple(chains), sets), *_resend(plan)
+
+
+def _marks(config: SidecarConfig) -> Marks:
+    mark, mask = config.marks.mark, config.marks.mask
+    second = mask & ~mark
+    if not 0 < mask <= 0xFFFFFFFF or mark & mask != mark or mark.bit_count() != 1 or second.bit_count() != 1:
+        raise RulesetError(
+            f"marks: mark {mark:#x} with mask {mask:#x}; the mask needs two bits (of 32) and the mark one of them",
+        )
+    return Marks(mask, mark, second)
+
+
+def _alive(plan: Plan) -> TimeoutSet:
+    # Presumed alive when loaded, so that loading a changed policy opens no gap. Where nobody listens the first packet
+    # finds out and loses nothing, thanks to dup; where that would cost something, a heartbeat has to come first.
+    families = ("ipv4", "ipv6") if plan.tproxy and plan.features.dup else ()
+    return TimeoutSet("alive", "nf_proto", max(1, round(plan.config.heartbeat.timeout * 1000)), 1024, families)
+
+
+def _output(plan: Plan) -> Chain:
+    marks = plan.marks
+    rules = []
+    if plan.tproxy:
+        rules.append(Rule(f"meta mark & {marks.mask:#010x} != 0x0 jump marked", "our mark bits, set by others"))
+    rules += [
+        Rule('oif "lo" goto loopback', "what goes to this pod itself stays here"),
+        Rule(f"{IS_SYN} goto decide", "a SYN that is sent again is decided again"),
+    ]
+    if plan.config.capture.dns.capture:
+        rules.append(Rule("ct direction original udp dport 53 goto decide", "each query is decided for itself"))
+    rules.append(Rule(f"{marks.among('ct', marks.captured)} goto captured", "decided before"))
+    if plan.open:
+        rules.append(Rule("ct state established accept", "decided before, or older than these rules"))
+    else:
+        rules += [
+            Rule(f"{marks.among('ct', marks.second)} accept", "decided before"),
+            Rule("ct direction reply accept", "answers to who called in"),
+        ]
+    rules.append(Rule("goto decide"))
+    # Only TPROXY changes packet marks; a chain of type route has the packet routed again.
+    kind = ChainType.ROUTE if plan.tproxy else ChainType.FILTER
+    return Chain("output", tuple(rules), Hook(kind, Point.OUTPUT, MANGLE))
+
+
+def _loopback(plan: Plan) -> Chain:
+    rules = []
+    if plan.open:
+        beat = f"{plan.proxy} udp dport {plan.config.ports.heartbeat} update @alive {{ meta nfproto }} accept"
+        rules.append(Rule(beat, "the proxy's heartbeat, and nobody else's"))
+    if plan.tproxy:
+        rules.append(
+            Rule(
+                f"ct state new {plan.proxy} fib saddr type != local {plan.marks.put('ct', plan.marks.captured)}",
+                "the proxy answers a client whose connection the kernel forgot (UDP, 30 s): still captured",
+            ),
+        )
+    rules.append(Rule("accept"))
+    return Chain("loopback", tuple(rules))
+
+
+def _decide(plan: Plan) -> Chain:
+    capture = plan.config.capture
+    rules = [
+        Rule(f"{plan.proxy} goto exempt", "the proxy's own"),
+        Rule("fib daddr type { local, broadcast, multicast } goto exempt", "not for a proxy"),
+        *_excluded(plan),
+        *_other_protocols(plan),
+        # An original destination has no scope, so no proxy could connect to it.
+        Rule(f"ip6 daddr fe80::/10 goto {'exempt' if plan.open else 'refuse'}", "link-local: means an interface"),
+    ]
+    if capture.exclude.ports:
+        rules.append(Rule(f"th dport {port_set(capture.exclude.ports)} goto exempt", "excluded ports"))
+    dns = "capture" if capture.dns.capture else "exempt"
+    rules.append(Rule(f"th dport 53 goto {dns}", "DNS"))
+    ports = port_set(capture.ports) if capture.ports else None
+    if ports is None:
+        rules.append(Rule("goto exempt", "no other port is captured"))
+    else:
+        if ports != f"{{ {ALL_PORTS} }}":
+            rules.append(Rule(f"th dport != {ports} goto exempt", "ports that are not captured"))
+        rules += [*_udp(plan), Rule("goto capture")]
+    return Chain("decide", tuple(rules))
+
+
+def _excluded(plan: Plan) -> list[Rule]:
+    exclude = plan.config.capture.exclude
+    rules = [Rule(f"oifname {interface(name)} goto exempt", "excluded interface") for name in exclude.interfaces]
+    rules += [Rule(f"{match} goto exempt", "excluded addresses") for match in cidr_sets(exclude.cidrs)]
+    if exclude.uids:
+        rules.append(Rule(f"meta skuid {id_set(exclude.uids)} goto exempt", "excluded users"))
+    if exclude.gids:
+        rules.append(Rule(f"meta skgid {id_set(exclude.gids)} goto exempt", "excluded groups"))
+    return rules
+
+
+def _other_protocols(plan: Plan) -> list[Rule]:
+    if plan.config.capture.other_protocols:
+        return [Rule("meta l4proto != { tcp, udp } accept", "no proxy for these")]
+    return [
+        Rule(
+            "meta l4proto != { tcp, udp, icmp, icmpv6 } reject with icmpx type admin-prohibited",
+            "nobody could see these",
+        ),
+        Rule("meta l4proto { icmp, icmpv6 } accept", "errors, echo, neighbour discovery"),
+    ]
+
+
+def _udp(plan: Plan) -> list[Rule]:
+    """UDP that is not DNS. A verdict of capture needs no rule: it is what the chain ends with."""
+    other = _other_udp(plan)
+    quic = other if plan.config.capture.quic is QuicMode.ALLOW else "capture" if plan.tproxy else "refuse"
+    rules = []
+    if quic != other:
+        rules.append(Rule(f"udp dport 443 goto {quic}", "QUIC"))
+    if other != "capture":
+        rules.append(Rule(f"meta l4proto udp goto {other}", "other UDP"))
+    return rules
+
+
+def _other_udp(plan: Plan) -> str:
+    match plan.config.capture.other_udp:
+        case OtherUDP.IGNORE:
+            return "exempt"
+        case OtherUDP.DENY:
+            return "capture" if plan.tproxy else "refuse"
+        case OtherUDP.ALLOW if plan.tproxy:
+            return "capture"
+        case OtherUDP.ALLOW:
+            # NAT tells a UDP listener no original destination, so there is no relay; Closed lets nothing by unseen.
+            return "exempt" if plan.open else "refuse"
+
+
+def _exempt(plan: Plan) -> Chain:
+    return Chain("exempt", (Rule(plan.marks.put("ct", plan.marks.second)), Rule("accept")))
+
+
+def _refuse(plan: Plan) -> Chain:
+    rules = [Rule(f"{NO_PROXY} goto unproxied")] if plan.open else []
+    rules += [
+        Rule("meta l4proto tcp reject with tcp reset"),
+        Rule("reject with icmpx type port-unreachable"),
+    ]
+    return Chain("refuse", tuple(rules))
+
+
+def _capture(plan: Plan) -> Chain:
+    if plan.open:
+        rules = [
+            Rule(f"{NOT_SYN} accept", "it began before capture did"),
+            Rule(f"{NO_PROXY} goto unproxied", "no heartbeat: direct"),
+        ]
+    else:
+        rules = [Rule(f"{NOT_SYN} reject with tcp reset", "it began before capture did, and nobody saw it")]
+    rules += [Rule(plan.marks.put("ct", plan.marks.captured)), Rule("goto captured")]
+    return Chain("capture", tuple(rules))
+
+
+def _unproxied(plan: Plan) -> Chain:
+    return Chain("unproxied", (Rule(plan.marks.put("ct", 0)), Rule("accept")))
+
+
+def _tproxy_chains(plan: Plan) -> list[Chain]:
+    marks, ports = plan.marks, plan.config.ports
+    captured = Chain("captured", (Rule(marks.put("meta", marks.captured), "asks for the policy route"), Rule("accept")))
+    prerouting = Chain(
+        "prerouting",
+        (Rule(f'iif "lo" {marks.among("meta", marks.captured)} goto intercept'),),
+        Hook(ChainType.FILTER, Point.PREROUTING, MANGLE),
+    )
+    # The packet has its route; without the mark no reply can inherit it (fwmark_reflect, tcp_fwmark_accept).
+    unmark = marks.put("meta", 0)
+    intercept = Chain(
+        "intercept",
+        (
+            Rule(f"meta l4proto tcp tproxy to :{ports.tcp} {unmark} accept", "established sockets first"),
+            Rule(f"meta l4proto udp tproxy to :{ports.udp} {unmark} accept"),
+            Rule("meta l4proto { icmp, icmpv6 } accept", "errors about a captured flow are for the proxy's socket"),
+            Rule("meta l4proto { tcp, udp } goto unanswered"),
+            Rule("drop"),
+        ),
+    )
+    return [_marked(plan), captured, prerouting, intercept, _unanswered(plan)]
+
+
+def _marked(plan: Plan) -> Chain:
+    marks = plan.marks
+    rules = []
+    if plan.features.dup:
+        # Only dup makes TCP and UDP that conntrack does not track: an application's mark exempts nothing.
+        copy = f"{marks.among('meta', marks.second)} ct state untracked"
+        if plan.open:
+            rules.append(
+                Rule(f"{copy} meta l4proto {{ tcp, udp }} {marks.put('meta', 0)} accept", "a packet sent again: direct")
+            )
+        else:
+            rules.append(
+                Rule(
+                    f"{copy} meta l4proto udp reject with icmpx type port-unreachable",
+                    "a packet sent again, to be refused here: from prerouting no ICMP error can be sent",
+                ),
+            )
+    rules += [
+        Rule(f"{marks.among('meta', marks.captured)} accept", "asked for the policy route itself: has it"),
+        Rule(marks.put("meta", 0), "means nothing from others"),
+    ]
+    return Chain("marked", tuple(rules))
+
+
+def _unanswered(plan: Plan) -> Chain:
+    """A captured packet that no socket wants: the proxy is gone."""
+    marks = plan.marks
+    reset = f"{marks.put('meta', 0)} reject with tcp reset"
+    again = Rule(f"{marks.put('meta', marks.second)} accept", "sent again by a later chain")
+    last = again if plan.features.dup else Rule("drop", "the client sends it again")
+    if plan.open:
+        rules = [
+            Rule(f"{NOT_SYN} {reset}", "its flow died with the proxy"),
+            Rule("delete @alive { meta nfproto }", "the switch opens"),
+            Rule(marks.put("ct", 0)),
+            last,
+        ]
+    else:
+        rules = [Rule(f"meta l4proto tcp {reset}"), last]
+    return Chain("unanswered", tuple(rules))
+
+
+def _resend(plan: Plan) -> list[Table]:
+    """`dup` exists in tables of one family only."""
+    if not plan.tproxy or not plan.features.dup:
+        return []
+    match = f'iif "lo" {plan.marks.among("meta", plan.marks.second)}'
+    hook = Hook(ChainType.FILTER, Point.PREROUTING, MANGLE + 1)
+    families = [Family.IP, Family.IP6] if plan.features.ipv6 else [Family.IP]
+    return [
+        Table(family, (Chain("resend", (Rule(f"{match} dup to {family} daddr drop"),), hook),)) for family in families
+    ]
+
+
+def _redirect_chains(plan: Plan) -> list[Chain]:
+    ports = plan.config.ports
+    captured = plan.marks.among("ct", plan.marks.captured)
+    chains = [
+        Chain("captured", (Rule("accept", "to the chain translate"),)),
+        Chain(
+            "translate",
+            (
+                Rule(f"{captured} meta l4proto tcp redirect to :{ports.tcp}"),
+                Rule(f"{captured} meta l4proto udp redirect to :{ports.udp}"),
+            ),
+            Hook(ChainType.NAT, Point.OUTPUT, NAT),
+        ),
+    ]
+    if plan.open:
+        rules = (
+            Rule(f"{captured} ct state new meta l4proto {{ tcp, udp }} jump arrived"),
+            Rule("accept"),
+        )
+        arrived = (
+            Rule("socket transparent { 0, 1 } accept", "somebody listens"),
+            Rule("delete @alive { meta nfproto }", "the switch opens; this one is refused"),
+        )
+        chains += [Chain("input", rules, Hook(ChainType.FILTER, Point.INPUT, FILTER)), Chain("arrived", arrived)]
+    return chains
+
+
+def _guard(plan: Plan) -> Chain:
+    """Closed: what is captured never leaves, also where policy routes or address translation are missing."""
+    marks = plan.marks
+    if plan.tproxy:
+        rule = f'oif != "lo" {marks.among("meta", marks.captured)} drop'
+    else:
+        rule = f'oif != "lo" {marks.among("ct", marks.captured)} ct direction original drop'
+    return Chain("guard", (Rule(rule),), Hook(ChainType.FILTER, Point.POSTROUTING, MANGLE))
+
+
+def _forward(plan: Plan) -> Chain:
+    """Closed: what a pod forwards (for a namespace nested in it) did not come from the proxy."""
+    names = plan.config.capture.exclude.interfaces
+    rules = [Rule(f"oifname {interface(name)} accept", "excluded interface") for name in names]
+    rules += [Rule("ct direction reply accept"), Rule("drop")]
+    return Chain("forward", tuple(rules), Hook(ChainType.FILTER, Point.FORWARD, FILTER))
