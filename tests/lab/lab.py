@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
 from lab.bad_certificates import CertificateCase, certificate_cases
 from lab.content import make_content
 from lab.network import DNS_ADDRESS, Network
@@ -121,6 +123,15 @@ class Lab:
             raise LabError(f"weir run could not start: {done.stderr.strip()}")
         lines = record.read_text().splitlines() if record and record.exists() else []
         return Run(done.returncode, done.stdout, done.stderr, [json.loads(line) for line in lines], record)
+
+    @property
+    def client_certificate(self) -> Path:
+        """Certificate and key of a client that `mtls.weir.test` accepts."""
+        path = self.directory / "client.pem"
+        if not path.exists():
+            shape = LeafShape((), common_name="a client of the lab", usage=ExtendedKeyUsageOID.CLIENT_AUTH)
+            self.pki.root.leaf(shape).write(path)
+        return path
 
     def hellos(self, address: str) -> list[bytes]:
         """The ClientHellos, as raw records, that the web origin at `address` has been sent so far."""
