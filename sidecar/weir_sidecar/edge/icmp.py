@@ -1,0 +1,128 @@
+"""ICMP as the client would have got it: "unreachable" about a datagram that it sent (RFC 792, RFC 4443).
+
+A raw socket per family; the client's kernel finds the socket by the header quoted in the message. Needs NET_RAW. And
+the other way: what ICMP said about the datagrams that we sent (ip(7), IP_RECVERR).
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+
+type Sockaddr = tuple[str, int] | tuple[str, int, int, int]
+"""An address as the socket module writes it: (address, port), for IPv6 with flow label and scope."""
+
+_SOL_RAW, _ICMP_FILTER = 255, 1
+_ICMP6_FILTER = 1
+_QUOTED = 512
+"""Bytes of the datagram to quote: as many as fit in the smallest message every host must take (RFC 1812, 576)."""
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
+
+# errno → ICMP code of "destination unreachable"; what the client's kernel turns back into the same errno.
+_CODES = {
+    socket.AF_INET: {errno.ECONNREFUSED: 3, errno.EHOSTUNREACH: 1, errno.ENETUNREACH: 0, errno.EACCES: 13},
+    socket.AF_INET6: {errno.ECONNREFUSED: 4, errno.EHOSTUNREACH: 3, errno.ENETUNREACH: 0, errno.EACCES: 1},
+}
+_TYPES = {socket.AF_INET: 3, socket.AF_INET6: 1}
+
+
+def family_of(address: Sockaddr) -> socket.AddressFamily:
+    """AF_INET or AF_INET6, by how the address is written."""
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+class Unreachable:
+    """Sends "destination unreachable" to clients on this machine. Without NET_RAW, `open` raises PermissionError."""
+
+    __slots__ = ("_socks",)
+
+    def __init__(self, socks: dict[socket.AddressFamily, socket.socket]) -> None:
+        self._socks = socks
+
+    @classmethod
+    def open(cls) -> "Unreachable":
+        """Raw sockets for both families; they send only, so the kernel is told to queue nothing for us."""
+        socks = {}
+        for family, protocol in ((socket.AF_INET, socket.IPPROTO_ICMP), (socket.AF_INET6, socket.IPPROTO_ICMPV6)):
+            sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+            if family == socket.AF_INET:
+                sock.setsockopt(_SOL_RAW, _ICMP_FILTER, b"\xff" * 4)
+            else:
+                sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, b"\xff" * 32)
+            socks[family] = sock
+        return cls(socks)
+
+    def send(self, client: Sockaddr, destination: Sockaddr, error: int, datagram: bytes = b"") -> None:
+        """Tell `client` that its datagram to `destination` met `error`; other errors than ICMP's are not told."""
+        family = family_of(destination)
+        code = _CODES[family].get(error)
+        sock = self._socks.get(family)
+        if code is None or sock is None:
+            return
+        message = unreachable(_TYPES[family], code, client, destination, datagram)
+        try:
+            sock.sendto(message, (client[0], 0, *client[2:]))
+        except OSError:
+            # Advice that cannot be given (no buffer, client's address gone) is lost, as it would be on the way.
+            return
+
+    def close(self) -> None:
+        """Close both sockets."""
+        for sock in self._socks.values():
+            sock.close()
+
+
+def unreachable(kind: int, code: int, client: Sockaddr, destination: Sockaddr, datagram: bytes) -> bytes:
+    """The ICMP message; the kernel computes the checksum of ICMPv6 only."""
+    quoted = _quote(client, destination, datagram)
+    message = struct.pack("!BBHI", kind, code, 0, 0) + quoted
+    if family_of(destination) == socket.AF_INET6:
+        return message
+    return message[:2] + _checksum(message).to_bytes(2) + message[4:]
+
+
+def _quote(client: Sockaddr, destination: Sockaddr, datagram: bytes) -> bytes:
+    family = family_of(destination)
+    source, target = (socket.inet_pton(family, address[0]) for address in (client, destination))
+    length = 8 + len(datagram)
+    udp = struct.pack("!HHHH", client[1], destination[1], length, 0) + datagram[:_QUOTED]
+    if family == socket.AF_INET6:
+        return struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + source + target + udp
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0, 64, socket.IPPROTO_UDP, 0) + source + target
+    return ip[:10] + _checksum(ip).to_bytes(2) + ip[12:] + udp
+
+
+def _checksum(data: bytes) -> int:
+    """RFC 1071."""
+    if len(data) % 2:
+        data += b"\0"
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def connected(destination: Sockaddr) -> socket.socket:
+    """A UDP socket to `destination`, non-blocking, that keeps the ICMP errors about it. Raises OSError."""
+    family = family_of(destination)
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+        sock.connect(destination)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def errors_of(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """Each ICMP error that waits on a `connected` socket: its errno, and as much of our datagram as was quoted."""
+    while True:
+        try:
+            datagram, ancillary, _, _ = sock.recvmsg(_QUOTED, 256, socket.MSG_ERRQUEUE)
+        except OSError:
+            return
+        for _, _, data in ancillary:
+            yield struct.unpack_from("=I", data)[0], datagram
