@@ -21,6 +21,9 @@ APP_HOSTS = 3
 OVERTURN = 4
 """Times `failure_threshold`: how many broken-off handshakes in a row, with none completed, overturn proven trust."""
 
+OVERTURN_AFTER = 600.0
+"""Seconds since the last success before they do: a minute of cancelled connections is no change of heart."""
+
 type _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -43,7 +46,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is known of (host, app). `uid` and `ja4` None: not known, or in a person's word, any.
 
     `suspicions` are those since the last success, `failures` and `successes` all that were counted. `bypasses` are
-    periods of bypass since the last success, each twice as long as the one before. `expires_at` ends a bypass.
+    periods of bypass since the last success (`trusted_at`), each twice as long as the one before. `expires_at` ends one.
     """
 
     host: str
@@ -59,10 +62,11 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failed_hosts: tuple[str, ...] = ()
     first_seen: float = 0.0
     last_seen: float = 0.0
+    trusted_at: float | None = None
     expires_at: float | None = None
 
 
-def weigh(entry: Entry, outcome: Outcome, settings: FailOpen) -> Event:
+def weigh(entry: Entry, outcome: Outcome, now: float, settings: FailOpen) -> Event:
     """Tell whether an outcome, with what came before it, suffices.
 
     Never trusted: `failure_threshold` suspicions of either kind do. Time does not weaken them: such an entry has never
@@ -74,26 +78,30 @@ def weigh(entry: Entry, outcome: Outcome, settings: FailOpen) -> Event:
             return Event.TRUSTED
         case Outcome.DISTRUSTED:
             enough = True
-        case Outcome.SUSPICION:
-            proven = entry.state is State.TRUSTED
-            enough = entry.suspicions + 1 >= settings.failure_threshold * (OVERTURN if proven else 1)
-        case Outcome.WEAK_SUSPICION:
-            enough = entry.state is not State.TRUSTED and entry.suspicions + 1 >= settings.failure_threshold
+        case Outcome.SUSPICION if entry.state is State.TRUSTED:
+            enough = _overturned(entry, now, settings)
+        case Outcome.SUSPICION | Outcome.WEAK_SUSPICION:
+            enough = entry.suspicions + 1 >= settings.failure_threshold
         case Outcome.STAYED | Outcome.NEUTRAL:
             return Event.NOTHING
     return Event.DISTRUSTED if enough and settings.enabled else Event.SUSPECTED
 
 
+def _overturned(entry: Entry, now: float, settings: FailOpen) -> bool:
+    long_ago = entry.trusted_at is None or now - entry.trusted_at >= OVERTURN_AFTER
+    return long_ago and entry.suspicions + 1 >= settings.failure_threshold * OVERTURN
+
+
 def hear(entry: Entry, outcome: Outcome, alert: int | None, now: float, settings: FailOpen) -> tuple[Entry, Event]:
     """Take one outcome into a (host, app) entry; also tells how it was weighed."""
-    event = weigh(entry, outcome, settings)
+    if outcome is Outcome.WEAK_SUSPICION and entry.state is State.TRUSTED:
+        return msgspec.structs.replace(entry, suspicions=0, last_seen=now), Event.NOTHING
+    event = weigh(entry, outcome, now, settings)
     match event:
         case Event.TRUSTED:
             return succeed(entry, now), event
         case Event.NOTHING:
             return entry, event
-    if outcome is Outcome.WEAK_SUSPICION and entry.state is State.TRUSTED:
-        return msgspec.structs.replace(entry, suspicions=0, last_seen=now), Event.NOTHING
     failed = msgspec.structs.replace(
         entry,
         failures=entry.failures + 1,
@@ -132,6 +140,7 @@ def succeed(entry: Entry, now: float) -> Entry:
         bypasses=0,
         failed_hosts=(),
         last_seen=now,
+        trusted_at=now,
         expires_at=None,
     )
 

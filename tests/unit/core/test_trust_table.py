@@ -1,0 +1,58 @@
+"""The state table, exhaustively: every state with every event, written down a second time."""
+
+from itertools import product
+
+import pytest
+
+from weir_sidecar.core.trust_table import PERSONAL, TRANSITIONS, Event, State, after
+
+LEARNED = ["trusted", "suspected", "distrusted", "nothing", "expired"]
+EXPECTED = """
+unknown    trusted  failing   bypassed  unknown   unknown
+trusted    trusted  trusted   bypassed  trusted   trusted
+failing    trusted  failing   bypassed  failing   failing
+bypassed   trusted  bypassed  bypassed  bypassed  probation
+probation  trusted  bypassed  bypassed  probation probation
+pinned     pinned   pinned    pinned    pinned    pinned
+approved   approved approved  approved  approved  approved
+"""
+CELLS = [
+    (State(state), Event(event), State(follows))
+    for state, *row in (line.split() for line in EXPECTED.strip().splitlines())
+    for event, follows in zip(LEARNED, row, strict=True)
+] + [
+    (state, event, follows)
+    for state in State
+    for event, follows in (
+        (Event.PIN, State.PINNED),
+        (Event.APPROVE, State.APPROVED),
+        (Event.FORGET, State.UNKNOWN),
+    )
+]
+
+
+def test_every_pair_is_listed_once() -> None:
+    assert sorted((state, event) for state, event, _ in CELLS) == sorted(product(State, Event))
+    assert all(set(row) == set(Event) for row in TRANSITIONS.values())
+
+
+@pytest.mark.parametrize(("state", "event", "follows"), CELLS)
+def test_transition(state: State, event: Event, follows: State) -> None:
+    assert after(state, event) is follows
+
+
+def test_only_a_person_enters_and_leaves_a_personal_state() -> None:
+    by_person = {Event.PIN, Event.APPROVE, Event.FORGET}
+    for state, event in product(State, Event):
+        if event not in by_person:
+            assert (state in PERSONAL) == (after(state, event) in PERSONAL)
+
+
+def test_bypass_needs_evidence() -> None:
+    enter = {
+        (state, event)
+        for state, event in product(State, Event)
+        if after(state, event) is State.BYPASSED and state is not State.BYPASSED
+    }
+    assert {event for _, event in enter} == {Event.DISTRUSTED, Event.SUSPECTED}
+    assert [state for state, event in enter if event is Event.SUSPECTED] == [State.PROBATION]
