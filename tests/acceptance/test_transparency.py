@@ -40,6 +40,10 @@ def _bodies(ca: str) -> list[Probe]:
             probes.append(Probe(f"tcp-{direction}-{size}", "tcp_body", args, alone))
         args = {"url_host": "body.tls12.weir.test", "scheme": "https", "size": 16 * MIB, "ca": ca}
         probes.append(Probe(f"https12-{direction}-{16 * MIB}", "http_body", {**args, "direction": direction}))
+    for label in ("tls12", "tls13"):
+        args = {"host": f"body.{label}.weir.test", "ca": ca}
+        probes.append(Probe(f"http1-dialogue-{label}", "http1_dialogue", args))
+        probes.append(Probe(f"http2-streams-{label}", "http2_streams", {**args, "streams": 10, "size": MIB}))
     return probes
 
 
@@ -94,13 +98,12 @@ FAILURES: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 SAME = ("tls-half-close", "drops", "tls-drops", "slow-sender", "tls-slow-sender", "odd-port", "odd-port-ipv6")
 HELLOS = ("hello-in-4-segments", "hello-of-16-kib", "hello-of-16-kib-in-4-segments")
-BODIES = tuple(
-    f"{scheme}-{direction}-{size}"
-    for scheme in ("https", "http", "tcp")
-    for direction in ("down", "up")
-    for size in (*SIZES, LARGE)
-    if (scheme, size) != ("http", LARGE)
-) + tuple(f"https12-{direction}-{16 * MIB}" for direction in ("down", "up"))
+BODIES = (
+    *(f"{scheme}-{way}-{size}" for scheme in ("https", "http", "tcp") for way in ("down", "up") for size in SIZES),
+    *(f"{scheme}-{way}-{LARGE}" for scheme in ("https", "tcp") for way in ("down", "up")),
+    *(f"https12-{way}-{16 * MIB}" for way in ("down", "up")),
+    *(f"{kind}-{label}" for kind in ("http1-dialogue", "http2-streams") for label in ("tls12", "tls13")),
+)
 
 
 def _probes(lab: Lab) -> list[Probe]:

@@ -65,7 +65,7 @@ def _python(client: str) -> Build:
 
 
 def _node(host: str, own: PKI | None, scratch: Path) -> Command:
-    trust = {"NODE_EXTRA_CA_CERTS": str(own.ca_file), **_openssl_trust(own)} if own else {}
+    trust = {"NODE_EXTRA_CA_CERTS": str(own.ca_file), "NODE_USE_SYSTEM_CA": "0"} if own else {}
     return Command(["node", str(_SOURCES / "fetch.mjs"), f"https://{host}/hello"], trust)
 
 

@@ -7,6 +7,7 @@ route into the net and a nameserver there, so a pod that `weir run` makes on it 
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ DNS_ADDRESS = "198.18.0.53"
 GATEWAY = "198.18.0.1"
 MACHINE = "198.18.0.254"
 MACHINE6 = "fd57:6569:72::fe"
+_ETC = Path("/etc/netns")
 UNREACHABLE = "198.18.66.6"
 BLACKHOLE = "198.18.0.66"
 """An address whose packets are lost without a word."""
@@ -23,6 +25,21 @@ BLACKHOLE = "198.18.0.66"
 
 def _ip(*args: str) -> None:
     subprocess.run(["ip", *args], check=True)
+
+
+def _remove_namespace(name: str) -> None:
+    listed = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False)
+    for pid in listed.stdout.split():
+        os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "delete", name], check=False, stderr=subprocess.DEVNULL)
+    shutil.rmtree(_ETC / name, ignore_errors=True)
+
+
+def _remove_leftovers() -> None:
+    """What a killed run left: the names end in the pid of the run that made them."""
+    for file in Path("/run/netns").glob("wtl-[mn]*"):
+        if not Path(f"/proc/{int(file.name[5:], 16)}").exists():
+            _remove_namespace(file.name)
 
 
 class Network:
@@ -33,7 +50,6 @@ class Network:
         self.machine = f"wtl-m{tag}"
         self.net = f"wtl-n{tag}"
         self._addresses = addresses
-        self._etc = Path("/etc/netns") / self.machine
 
     def __enter__(self) -> Self:
         try:
@@ -47,6 +63,7 @@ class Network:
         self._remove()
 
     def _make(self) -> None:
+        _remove_leftovers()
         for namespace in (self.machine, self.net):
             _ip("netns", "add", namespace)
             _ip("-n", namespace, "link", "set", "lo", "up")
@@ -65,16 +82,13 @@ class Network:
         rules = f"add table ip lab; add chain ip lab in {{ type filter hook input priority 0; }}; add rule ip lab in ip daddr {BLACKHOLE} drop"
         subprocess.run(["ip", "netns", "exec", self.net, "nft", rules], check=True)
         # `ip netns exec` mounts this over /etc/resolv.conf.
-        self._etc.mkdir(parents=True)
-        (self._etc / "resolv.conf").write_text(f"nameserver {DNS_ADDRESS}\n")
+        etc = _ETC / self.machine
+        etc.mkdir(parents=True)
+        (etc / "resolv.conf").write_text(f"nameserver {DNS_ADDRESS}\n")
 
     def _remove(self) -> None:
-        for namespace in (self.machine, self.net):
-            listed = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
-            for pid in listed.stdout.split():
-                os.kill(int(pid), 9)
-            subprocess.run(["ip", "netns", "delete", namespace], check=False)
-        shutil.rmtree(self._etc, ignore_errors=True)
+        _remove_namespace(self.machine)
+        _remove_namespace(self.net)
 
     def inside(self, argv: list[str]) -> list[str]:
         """The command line that runs `argv` on the lab's machine."""

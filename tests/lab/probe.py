@@ -4,6 +4,7 @@
 is compared is the outcome; times are only told. `alone` probes run one after the other, the rest at once before them.
 """
 
+import asyncio
 import contextlib
 import errno
 import http.client
@@ -18,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 from OpenSSL import SSL
 
 from lab.stream import blocks, digest
@@ -89,6 +91,39 @@ def http_body(url_host: str, scheme: str, size: int, ca: str, direction: str) ->
 
         found = digest(parts())
         return [response.status, length, found]
+
+
+def http1_dialogue(host: str, ca: str) -> Outcome:
+    """Several requests of different kinds, one after the other on one connection."""
+    connection = http.client.HTTPSConnection(host, timeout=10, context=context(ca))
+    requests: list[tuple[str, str, Any]] = [
+        ("GET", "/hello", None),
+        ("HEAD", "/hello", None),
+        ("POST", "/digest", iter([b"in ", b"chunks"])),
+        ("GET", "/status/404", None),
+        ("GET", "/slow", None),
+    ]
+    heard = []
+    with contextlib.closing(connection):
+        for method, path, body in requests:
+            connection.request(method, path, body=body, encode_chunked=True)
+            response = connection.getresponse()
+            heard.append([response.status, sorted(response.getheaders()), response.read().decode()])
+    return heard
+
+
+def http2_streams(host: str, ca: str, streams: int, size: int) -> Outcome:
+    """Downloads and uploads at the same time on one HTTP/2 connection."""
+
+    async def gather() -> Outcome:
+        body = b"".join(blocks(size))
+        async with httpx.AsyncClient(http2=True, http1=False, verify=context(ca), timeout=_LONG) as client:
+            down = [client.get(f"https://{host}/bytes/{size}") for _ in range(streams)]
+            up = [client.post(f"https://{host}/digest", content=body) for _ in range(streams)]
+            responses = await asyncio.gather(*down, *up)
+            return dict(Counter(f"{r.http_version} {r.status_code} {digest([r.content])}" for r in responses))
+
+    return asyncio.run(gather())
 
 
 def tcp_body(address: str, port: int, size: int, direction: str) -> Outcome:
@@ -299,6 +334,8 @@ KINDS: dict[str, Callable[..., Outcome]] = {
     made.__name__: made
     for made in (
         http_body,
+        http1_dialogue,
+        http2_streams,
         tcp_body,
         tls_half_close,
         drops,
@@ -318,7 +355,7 @@ def _run(probe: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     try:
         outcome = KINDS[probe["kind"]](**probe["args"])
-    except (OSError, SSL.Error, http.client.HTTPException) as error:
+    except (OSError, SSL.Error, http.client.HTTPException, httpx.HTTPError) as error:
         outcome = f"failed: {type(error).__name__}: {error}"
     return {"outcome": outcome, "seconds": time.monotonic() - started}
 
