@@ -6,7 +6,6 @@ CA's key by where it can be found.
 
 import base64
 import json
-import ssl
 import subprocess
 import sys
 from itertools import product
@@ -22,13 +21,20 @@ from weir_sidecar.wire.clienthello import ClientHello, parse
 
 pytestmark = pytest.mark.netns
 
-V12, V13 = int(ssl.TLSVersion.TLSv1_2), int(ssl.TLSVersion.TLSv1_3)
+V10, V11, V12, V13 = 0x0301, 0x0302, 0x0303, 0x0304
 NAMES = {V12: "TLSv1.2", V13: "TLSv1.3"}
 ORIGINS = {V12: "tls12", V13: "tls13"}
 ALPNS = (["h2", "http/1.1"], ["http/1.1"], ["h2"])
 X25519MLKEM768 = 0x11EC
 # TLS 1.3's own (RFC 8446, B.4), and ECDHE with an AEAD (RFC 5289, RFC 7905); anything else is CBC, RC4, RSA or worse.
 GOOD_CIPHERS = {0x1301, 0x1302, 0x1303, 0xC02B, 0xC02C, 0xC02F, 0xC030, 0xCCA8, 0xCCA9}
+PQ_HOST = "pq.tls.weir.test"
+SECP256R1 = 0x0017
+WEAK = {
+    "tls-1.0": {"least": V10, "most": V10, "ciphers": "ALL:@SECLEVEL=0"},
+    "tls-1.1": {"least": V11, "most": V11, "ciphers": "ALL:@SECLEVEL=0"},
+    "cbc": {"least": V12, "most": V12, "ciphers": "AES128-SHA:AES256-SHA256:@SECLEVEL=0"},
+}
 SIGNALLING = {0x00FF, 0x5600}
 """Not ciphers: renegotiation_info (RFC 5746) and fallback (RFC 7507)."""
 
@@ -47,7 +53,9 @@ def _probes(lab: Lab) -> list[Probe]:
         # A client of 1.3 speaks 1.2 as well, as all do; one of 1.2 speaks nothing newer.
         args = {"host": host, "ca": str(lab.pki.ca_file), "least": V12, "most": client, "alpn": alpn}
         probes.append(Probe(_id(client, origin, alpn), "handshake", args))
-    return probes
+    defaults = {"host": "weak.tls.weir.test", "ca": str(lab.pki.ca_file)}
+    probes += [Probe(name, "handshake", {**defaults, **args}) for name, args in WEAK.items()]
+    return [*probes, Probe("post-quantum", "key_group", {**defaults, "host": PQ_HOST})]
 
 
 @pytest.fixture(scope="module")
@@ -74,40 +82,30 @@ def test_version_and_alpn_are_what_the_ends_agree_on(
         assert str(proxied.outcome(cell)).startswith("tls: ")
 
 
-def _upstream_hellos(lab: Lab) -> list[ClientHello]:
-    """What Weir itself offers: the hellos of one interception by a client that offers as little as it can."""
-    before = len(lab.hellos(WEB["tls"]))
-    args = {"host": "hello.tls.weir.test", "ca": str(lab.pki.ca_file), "least": V12, "most": V13, "alpn": ["http/1.1"]}
-    probed = run_probes(lab, [Probe("hello", "handshake", args)], Policy(root=lab.pki.ca_file))
-    assert probed.outcome("hello") == ["TLSv1.3", "http/1.1"]
-    assert [record["decision"] for record in probed.records_of(protocol="tls")] == ["intercept"]
-    hellos = [parse(hello) for hello in lab.hellos(WEB["tls"])[before:]]
-    return [hello for hello in hellos if isinstance(hello, ClientHello)]
+@pytest.mark.parametrize("weakness", WEAK)
+def test_a_client_that_offers_only_weak_things_is_refused(direct: Probed, proxied: Probed, weakness: str) -> None:
+    assert direct.outcome(weakness).startswith("tls: ")
+    assert str(proxied.outcome(weakness)).startswith("tls: ")
 
 
-def test_the_upstream_is_offered_nothing_weak(weir_lab: Lab) -> None:
-    hellos = _upstream_hellos(weir_lab)
-    assert len(hellos) == 1
-    for hello in hellos:
-        assert set(hello.versions) <= {0x0303, 0x0304}
-        assert set(hello.ciphers) - SIGNALLING <= GOOD_CIPHERS
-        assert hello.sni == "hello.tls.weir.test"
-        assert not any(group in range(1, 0x0017) for group in hello.groups), "curves older than P-256"
+@pytest.fixture(scope="module")
+def upstream_hello(weir_lab: Lab, proxied: Probed) -> ClientHello:
+    """What Weir itself offers an upstream, for a client that can do all that is current."""
+    assert [record["decision"] for record in proxied.records_of(host=PQ_HOST)] == ["intercept"]
+    hellos = [parse(hello) for hello in weir_lab.hellos(WEB["tls"])]
+    ours = [hello for hello in hellos if isinstance(hello, ClientHello) and hello.sni == PQ_HOST]
+    return ours[-1]
 
 
-def test_the_client_is_offered_post_quantum_key_agreement(weir_lab: Lab) -> None:
-    """Where both ends can: the intercepting side must; the upstream's side depends on the OpenSSL of Python's ssl."""
-    if not _openssl_has("X25519MLKEM768"):
-        pytest.skip("openssl without X25519MLKEM768 (3.5 or newer has it): post-quantum key agreement")
-    command = ["openssl", "s_client", "-groups", "X25519MLKEM768", "-connect", "pq.tls13.weir.test:443"]
-    script = [*command, "-servername", "pq.tls13.weir.test"]
-    done = weir_lab.run_weir(script, Policy(root=weir_lab.pki.ca_file))
-    assert "X25519MLKEM768" in done.stdout
+def test_the_upstream_is_offered_nothing_weak(upstream_hello: ClientHello) -> None:
+    assert set(upstream_hello.versions) <= {0x0303, 0x0304}
+    assert set(upstream_hello.ciphers) - SIGNALLING <= GOOD_CIPHERS
+    assert not any(group < SECP256R1 for group in upstream_hello.groups), "curves older than P-256"
 
 
-def _openssl_has(group: str) -> bool:
-    done = subprocess.run(["openssl", "list", "-kem-algorithms"], capture_output=True, text=True, check=False)
-    return group in done.stdout
+def test_key_agreement_is_post_quantum_where_both_ends_can(proxied: Probed, upstream_hello: ClientHello) -> None:
+    assert proxied.outcome("post-quantum") == "X25519MLKEM768"
+    assert X25519MLKEM768 in upstream_hello.groups
 
 
 # Prints the CA's key as the pod's owner can find it, and where it lies, while the pod runs.

@@ -318,10 +318,26 @@ def _shown(address: str, host: str | None) -> str | None:
         return None
 
 
-def handshake(host: str, ca: str, least: int, most: int, alpn: list[str]) -> Outcome:
+def key_group(host: str, ca: str) -> Outcome:
+    """The group that a client with a current OpenSSL agrees on."""
+    with _connected(host, 443, 10) as sock, TLSStream(sock, host, ca) as tls:
+        return tls.group
+
+
+def handshake(
+    host: str,
+    ca: str,
+    least: int,
+    most: int,
+    *,
+    alpn: tuple[str, ...] = ("http/1.1",),
+    ciphers: str | None = None,
+) -> Outcome:
     """The version and ALPN that a handshake between `least` and `most` (TLS version numbers) agrees on."""
     made = context(ca, minimum_version=ssl.TLSVersion(least), maximum_version=ssl.TLSVersion(most))
-    made.set_alpn_protocols(alpn)
+    made.set_alpn_protocols(list(alpn))
+    if ciphers:
+        made.set_ciphers(ciphers)
     try:
         with _connected(host, 443, 10) as sock, made.wrap_socket(sock, server_hostname=host) as tls:
             tls.sendall(b"")
@@ -347,6 +363,7 @@ KINDS: dict[str, Callable[..., Outcome]] = {
         client_certificate,
         certificate,
         handshake,
+        key_group,
     )
 }
 

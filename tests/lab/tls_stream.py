@@ -63,6 +63,11 @@ class TLSStream:
         except SSL.ZeroReturnError:
             return b""
 
+    @property
+    def group(self) -> str | None:
+        """The name of the key agreement group (RFC 8446, 4.2.7)."""
+        return self._tls.get_group_name()
+
     def close_notify(self) -> None:
         """Say that nothing more will be sent; what the peer still has to say can be read."""
         self._tls.shutdown()
