@@ -157,13 +157,15 @@ def addresses(data: bytes, question: Question) -> tuple[list[bytes], int]:
     """
     packed: list[bytes] = []
     shortest = 0x7FFFFFFF
-    offset = question.end
+    offset, size = question.end, len(data)
     try:
         for _ in range(_U16.unpack_from(data, 6)[0]):
             offset = offset + 2 if data[offset] >= _POINTER else skip_name(data, offset)
             rtype, _, ttl, length = _RECORD.unpack_from(data, offset)
             start = offset + 10
             offset = start + length
+            if offset > size:
+                break
             if (rtype == A and length == 4) or (rtype == AAAA and length == 16):
                 packed.append(data[start:offset])
             elif rtype == HTTPS:

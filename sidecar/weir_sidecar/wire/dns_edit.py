@@ -134,11 +134,18 @@ def expand(data: bytes, offset: int) -> bytes:
 
 
 class _Writer:
-    """A message being written, with the names in it that later ones can point at."""
+    """A message being written after `head`, with the names in it that later ones can point at."""
 
     def __init__(self, head: bytes) -> None:
         self.out = bytearray(head)
         self._seen: dict[bytes, int] = {}
+
+    def remember(self, name: bytes, offset: int) -> None:
+        """The uncompressed `name` is at `offset` already."""
+        at = 0
+        while at < len(name) - 1:
+            self._seen[name[at:]] = offset + at
+            at += 1 + name[at]
 
     def name(self, name: bytes, *, compress: bool = True) -> None:
         offset = 0
@@ -155,10 +162,9 @@ class _Writer:
 
 
 def _write(data: bytes, question_end: int, found: list[Record], edited: dict[int, bytes | None]) -> bytes:
-    writer = _Writer(data[:HEADER_SIZE])
+    writer = _Writer(data[:question_end])
     if question_end > HEADER_SIZE:
-        writer.name(expand(data, HEADER_SIZE))
-        writer.out += data[question_end - 4 : question_end]
+        writer.remember(data[HEADER_SIZE : question_end - 4], HEADER_SIZE)
     counts = [0, 0, 0]
     for record in found:
         rdata = edited.get(record.start, b"")
