@@ -18,7 +18,7 @@ _UNITS = {"h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*", re.ASCII)
 _RULE_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", re.ASCII)
-_INTERFACE = re.compile(r"[A-Za-z0-9_.:@-]{1,15}", re.ASCII)
+_INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}|[A-Za-z0-9_.@-]{1,14}\*", re.ASCII)
 _JA4 = re.compile(r"[tqd](1[0-3]|s[1-3]|d[1-3]|00)[di][0-9]{4}[0-9a-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}", re.ASCII)
 
 
@@ -103,10 +103,10 @@ def rule_name(text: str) -> str:
 
 
 def interface(text: str) -> str:
-    """The name of a network interface."""
+    """The name of a network interface; a final * stands for any ending."""
     if _INTERFACE.fullmatch(text):
         return text
-    raise UnreadableError("an interface name of at most 15 letters, digits and _ . : @ -")
+    raise UnreadableError("an interface name of at most 15 letters, digits and _ . @ -, or its beginning and *")
 
 
 def ja4(text: str) -> str:

@@ -26,8 +26,9 @@ _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,17}", re.ASCII)
-# What the resolvers of PyYAML (YAML 1.1) do not know and other readers take for something: YAML 1.2 octal, go-yaml's booleans.
-_ELSEWHERE = re.compile(r"0o[0-7]+|[yYnN]|[-+]?\.?[0-9][0-9_.]*([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+# What PyYAML's resolvers (YAML 1.1) do not know and other readers take for something: go-yaml's booleans, octal and
+# floats of YAML 1.2.
+_ELSEWHERE = re.compile(r"[yYnN]|0o[0-7]+|[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 
 
 class Scalar(msgspec.Struct, frozen=True):
