@@ -237,6 +237,7 @@ class TrustCache:
         ticket = Ticket(key)
         for case in cases:
             case.canary, case.until = ticket, now + self._canary_wait
+            self._keep(case)
         return InterceptNow(None if probed is None else Reason.PROBATION, ticket)
 
     def _is_held(self, case: _Case, now: float) -> bool:
@@ -245,7 +246,7 @@ class TrustCache:
 
     def _bypass(self, case: _Case, now: float) -> Bypass:
         case.entry = msgspec.structs.replace(case.entry, last_seen=now)
-        self._touch(_key(case.entry, self._workload))
+        self._keep(case)
         assert case.entry.reason is not None  # reason_for gives every bypass and probation one
         return Bypass(case.entry.reason)
 
@@ -262,7 +263,8 @@ class TrustCache:
             for case in (own, *app):
                 case.open = False
         self.revision += states != [case.entry.state for case in (own, *app)]
-        self._touch(key)
+        for case in (*app, own):
+            self._keep(case)
 
     def _release(self, ticket: Ticket, *, stayed: bool) -> tuple[Key, ...]:
         released = []
@@ -272,6 +274,8 @@ class TrustCache:
                 case.canary = None
                 case.open = stayed and case.entry.state is not State.PROBATION
                 released.append(key)
+                if case.entry.state is State.UNKNOWN and not case.open:
+                    del self._learned[key]
         return tuple(released)
 
     def _watched(self, key: Key) -> tuple[Key, ...]:
@@ -282,12 +286,14 @@ class TrustCache:
         return [self._case(watched, now) for watched in self._watched(key)]
 
     def _case(self, key: Key, now: float) -> _Case:
-        case = self._learned.get(key)
-        if case is None:
-            case = _Case(Entry(host=key.host, uid=key.app.uid, ja4=key.app.ja4, first_seen=now, last_seen=now))
-            if self._make_room():
-                self._learned[key] = case
-        return case
+        known = self._learned.get(key)
+        return known or _Case(Entry(host=key.host, uid=key.app.uid, ja4=key.app.ja4, first_seen=now, last_seen=now))
+
+    def _keep(self, case: _Case) -> None:
+        """Put a case last in line to be dropped. It is not kept when only people's words are left to drop."""
+        key = _key(case.entry, self._workload)
+        if self._learned.pop(key, None) is not None or self._make_room():
+            self._learned[key] = case
 
     def _make_room(self) -> bool:
         """Drop the learned entry that was heard of longest ago, if need be; people's words are never dropped."""
@@ -302,10 +308,6 @@ class TrustCache:
 
     def _size(self) -> int:
         return len(self._learned) + len(self._said) + len(self._certificates)
-
-    def _touch(self, key: Key) -> None:
-        if (case := self._learned.pop(key, None)) is not None:
-            self._learned[key] = case
 
     def _certificate_needed(self, host: str, now: float) -> bool:
         if bypass_runs(self._certificates[host], now, self.settings):
