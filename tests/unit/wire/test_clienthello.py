@@ -239,6 +239,13 @@ def test_broken_extensions(kind, data):
     assert isinstance(outcome(make.client_hello(make.extension(kind, data))), MalformedClientHello)
 
 
+@pytest.mark.parametrize("sent", BROWSER[1:6], ids=["server name", "groups", "signatures", "ALPN", "versions"])
+def test_a_byte_after_the_end_of_an_extension(sent):
+    kind, data = int.from_bytes(sent[:2]), sent[4:]
+    assert isinstance(parse(make.client_hello(make.extension(kind, data))), ClientHello)
+    assert isinstance(outcome(make.client_hello(make.extension(kind, data + b"\0"))), MalformedClientHello)
+
+
 @pytest.mark.parametrize(
     "names",
     [
