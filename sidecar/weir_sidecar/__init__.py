@@ -10,3 +10,5 @@ Rooms, from the bottom up (imports go this way only, and a linter enforces it):
 - `netsetup`: loads rules, routes and namespaces. Needs NET_ADMIN; never part of the running sidecar.
 - `edge`: the only I/O on the data path: sockets, TLS, splice, DNS, admin.
 """
+
+__version__ = "0.1.0"

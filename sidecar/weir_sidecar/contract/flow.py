@@ -56,6 +56,23 @@ class Reason(StrEnum):
     PROXY_STOPPING = "proxy_stopping"
 
 
+class FlowError(StrEnum):
+    """What went wrong with a connection, by side and class; the `error` of its record. Listed in docs/reasons.md."""
+
+    UPSTREAM_REFUSED = "upstream_refused"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_TIMED_OUT = "upstream_timed_out"
+    UPSTREAM_RESET = "upstream_reset"
+    UPSTREAM_TLS_FAILED = "upstream_tls_failed"
+    UPSTREAM_CERTIFICATE_INVALID = "upstream_certificate_invalid"
+    CLIENT_RESET = "client_reset"
+    CLIENT_TLS_FAILED = "client_tls_failed"
+    CLIENT_TIMED_OUT = "client_timed_out"
+    CLIENT_LEFT_HANDSHAKE = "client_left_handshake"
+    PROXY_STOPPING = "proxy_stopping"
+    INTERNAL = "internal"
+
+
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A frozen part of a record; names are snake_case on the wire."""
 

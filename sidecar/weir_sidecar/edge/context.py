@@ -17,6 +17,10 @@ type Endpoint = tuple[str, int]
 """Address as text, and port."""
 
 
+def _always(_address: str, _port: int, _uid: int | None) -> bool:
+    return True
+
+
 class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
     """The edge's surroundings. Read `config` and `decide` anew for each flow; never keep them."""
 
@@ -34,7 +38,16 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
     uid_of: Callable[[Endpoint, Endpoint, int], int | None]
     """UID of the socket (client, destination, IPPROTO_TCP or IPPROTO_UDP); None when it cannot be known."""
 
-    def adopt(self, config: SidecarConfig, decide: Callable[[FlowFacts], Verdict]) -> None:
+    may_deny: Callable[[str, int, int | None], bool] = _always
+    """Whether a flow to (address, port) of a UID could be denied once more is known of it; True when in doubt."""
+
+    def adopt(
+        self,
+        config: SidecarConfig,
+        decide: Callable[[FlowFacts], Verdict],
+        may_deny: Callable[[str, int, int | None], bool],
+    ) -> None:
         """Go on with another config and its decisions; flows that were decided before stay as they were decided."""
         self.config = config
         self.decide = decide
+        self.may_deny = may_deny

@@ -1,0 +1,35 @@
+"""`python -m weir_sidecar`: starts the sidecar in the network namespace it is in.
+
+Started as root it takes what it needs and becomes the config's user; started as another user it keeps what it has.
+"""
+
+import argparse
+import sys
+
+# OpenSSL comes with pyOpenSSL. asyncio and uvloop would import the standard library's binding to a second OpenSSL, which
+# is never used and costs every pod 5 MiB; both do without it when it cannot be imported.
+sys.modules["ssl"] = None  # type: ignore[assignment]
+
+from weir_sidecar.contract.config import ConfigError  # noqa: E402
+from weir_sidecar.edge import sidecar  # noqa: E402
+from weir_sidecar.edge.listeners import ListenError  # noqa: E402
+from weir_sidecar.edge.privileges import PrivilegeError  # noqa: E402
+
+
+def main() -> int:
+    """Parse the arguments and run."""
+    parser = argparse.ArgumentParser(prog="weir-sidecar", description="The data path of Weir, in one pod.")
+    parser.add_argument("--run-dir", required=True, help="tmpfs with config.json; ca.key and ca.crt are made there")
+    parser.add_argument("--state-dir", required=True, help="where trust.json and control.sock live")
+    parser.add_argument("--record", help="append flow records to this file, one JSON object a line")
+    parser.add_argument("--ready-fd", type=int, help="write a line to this descriptor when flows are served")
+    args = parser.parse_args()
+    try:
+        return sidecar.run(sidecar.Options(args.run_dir, args.state_dir, args.record, args.ready_fd))
+    except (ConfigError, ListenError, PrivilegeError, OSError) as error:
+        sidecar.say(str(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

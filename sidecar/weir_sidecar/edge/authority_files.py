@@ -1,0 +1,37 @@
+"""The CA's files: made once for a pod, in its tmpfs, and found again when the sidecar is restarted."""
+
+import datetime as dt
+import os
+
+from weir_sidecar.certs.authority import Authority
+
+KEY = "ca.key"
+CERTIFICATE = "ca.crt"
+
+
+def load_or_create(directory: int, now: dt.datetime) -> Authority:
+    """The pod's CA, from an open directory. Files that do not fit together are replaced by a new CA."""
+    try:
+        return Authority.load(_read(directory, KEY), _read(directory, CERTIFICATE))
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        os.unlink(KEY, dir_fd=directory)  # half written by a sidecar that was killed
+    authority = Authority.create(now)
+    # The certificate first: a key without its certificate could never be told from a stranger's.
+    _write(directory, CERTIFICATE, authority.certificate_pem(), 0o644)
+    _write(directory, KEY, authority.key_pem(), 0o600)
+    return authority
+
+
+def _read(directory: int, name: str) -> bytes:
+    with os.fdopen(os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory), "rb") as file:
+        return file.read()
+
+
+def _write(directory: int, name: str, data: bytes, mode: int) -> None:
+    temporary = f".{name}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(temporary, flags, mode, dir_fd=directory), "wb") as file:
+        file.write(data)
+    os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)

@@ -1,0 +1,47 @@
+"""The real clocks and ids, for `EdgeContext`: cheap, since every flow asks."""
+
+import datetime as dt
+import os
+import time
+from itertools import count
+
+now = time.monotonic
+epoch = time.time
+
+
+class WallClock:
+    """The time of day as RFC 3339 text in UTC, to the millisecond; the date is written once a second."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self) -> str:
+        """Now."""
+        moment = time.time()
+        second = int(moment)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{int((moment - second) * 1000):03d}Z"
+
+
+class Ids:
+    """Ids of flows: short, never given twice by one process, and most unlikely by two."""
+
+    __slots__ = ("_numbers", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(5).hex()
+        self._numbers = count(1)
+
+    def __call__(self) -> str:
+        """A fresh id."""
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+
+def utc() -> dt.datetime:
+    """The time of day, aware."""
+    return dt.datetime.now(dt.UTC)

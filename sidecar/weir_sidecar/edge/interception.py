@@ -1,0 +1,252 @@
+"""The interception of one TLS connection: upstream's handshake first, then the client's, then the decrypted relay."""
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable
+from socket import socket
+
+import msgspec
+from cryptography import x509
+
+from weir_sidecar.contract.config import OnInvalidCertificate
+from weir_sidecar.contract.flow import FlowError, Reason, TLSFacts
+from weir_sidecar.core.tls_outcome import SETTLED, STALLED, ClientEnd, ClientSide
+from weir_sidecar.core.trust_cache import Ticket
+from weir_sidecar.edge import relay
+from weir_sidecar.edge.relay import RelayEnd, Side, reset_on_close
+from weir_sidecar.edge.relay_tls import TLSWay
+from weir_sidecar.edge.tls_client import ClientTLS, alert_for
+from weir_sidecar.edge.tls_session import End, Session, SessionEndedError, Step
+from weir_sidecar.edge.tls_upstream import UpstreamTLS
+from weir_sidecar.edge.trust_gate import TrustGate
+from weir_sidecar.edge.waiting import wait_any
+from weir_sidecar.wire.clienthello import ClientHello
+
+_TLS12 = 0x0303
+_TLS13 = 0x0304
+_ECDSA_P256_SHA256 = 0x0403
+_ECDHE_ECDSA_AEAD = frozenset({0xC02B, 0xC02C, 0xCCA9})
+"""What a client must offer to be served our leaf in TLS 1.2 (RFC 5289, RFC 7905)."""
+
+_CLIENT_END = {
+    End.CLOSE_NOTIFY: ClientEnd.CLOSE_NOTIFY,
+    End.FIN: ClientEnd.FIN,
+    End.RESET: ClientEnd.RST,
+    End.ALERT: ClientEnd.ALERT,
+    End.TLS_ERROR: ClientEnd.UPSTREAM,
+}
+
+
+class Unsuitable(msgspec.Struct, frozen=True):
+    """Not intercepted: pass through for `reason`; or, with an `alert`, refuse the client with it."""
+
+    reason: Reason
+    alert: int | None = None
+
+
+class Intercepted(msgspec.Struct, frozen=True):
+    """What became of an interception."""
+
+    alpn: str | None
+    bytes_up: int
+    bytes_down: int
+    error: FlowError | None
+
+
+class Interceptor(msgspec.Struct):
+    """What all interceptions share. `now`: the time of day, aware, in UTC; `clock`: monotonic seconds."""
+
+    upstream: UpstreamTLS
+    client: ClientTLS
+    on_invalid: OnInvalidCertificate
+    handshake_timeout: float
+    now: Callable[[], dt.datetime]
+    clock: Callable[[], float]
+
+    @staticmethod
+    def unsuitable(hello: ClientHello) -> Reason | None:
+        """Why this client cannot be served a leaf of ours at all, if so."""
+        if hello.max_version < _TLS12:
+            return Reason.CLIENT_TLS_TOO_OLD
+        if hello.signature_algorithms and _ECDSA_P256_SHA256 not in hello.signature_algorithms:
+            return Reason.CLIENT_TLS_TOO_OLD
+        if hello.max_version == _TLS12 and _ECDHE_ECDSA_AEAD.isdisjoint(hello.ciphers):
+            return Reason.CLIENT_TLS_TOO_OLD
+        return None
+
+
+class Interception:
+    """One interception. `run` it once; `facts` and `close` whatever came of it."""
+
+    __slots__ = (
+        "_client", "_completed", "_flight_at", "_hello", "_interceptor", "_loop", "_observing", "_proven", "_side", "_sock",
+        "_ticket", "_trust", "_upstream",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0913, PLR0917  (the two ends, the judge of trust, and the shared means)
+        self,
+        loop: asyncio.AbstractEventLoop,
+        interceptor: Interceptor,
+        trust: TrustGate,
+        ticket: Ticket,
+        client: socket,
+        hello: ClientHello,
+    ) -> None:
+        self._loop = loop
+        self._interceptor = interceptor
+        self._trust = trust
+        self._ticket = ticket
+        self._sock = client
+        self._hello = hello
+        self._upstream: Session | None = None
+        self._client: Session | None = None
+        self._flight_at: float | None = None
+        self._completed = False
+        self._proven = False
+        self._observing: asyncio.TimerHandle | None = None
+
+    async def run(self, upstream: socket, names: tuple[str, ...]) -> Intercepted | Unsuitable:
+        """Intercept between the client and the connected `upstream`, whose certificate must name one of `names`."""
+        met = await self._meet_upstream(upstream, names)
+        if isinstance(met, Unsuitable):
+            return met
+        server = self._upstream
+        assert server is not None
+        alpn = server.connection.get_alpn_proto_negotiated() or None
+        version = server.version()
+        if version == "1.2" and _ECDHE_ECDSA_AEAD.isdisjoint(self._hello.ciphers):
+            return Unsuitable(Reason.CLIENT_TLS_TOO_OLD)
+        self._client = client = self._interceptor.client.session(
+            self._sock, met, version, alpn, self._interceptor.now()
+        )
+        text = None if alpn is None else alpn.decode("ascii", "backslashreplace")
+        failed = await self._meet_client(client)
+        if failed is not None:
+            reset_on_close(upstream)
+            return Intercepted(text, 0, 0, failed)
+        end = await self._relay(client, server)
+        return Intercepted(text, end.bytes_up, end.bytes_down, self._relay_error(end))
+
+    def facts(self) -> TLSFacts:
+        """What TLS said on both sides."""
+        client, upstream = self._client, self._upstream
+        return TLSFacts(
+            client_version=None if client is None or not self._completed else client.version(),
+            upstream_version=None if upstream is None else upstream.version(),
+            client_alert=None if client is None else client.alert,
+            verify_error=(upstream.verify_error or None) if upstream is not None else None,
+        )
+
+    def close(self) -> None:
+        """Let go of both sessions, and of the ticket."""
+        if self._observing is not None:
+            self._observing.cancel()
+        self._trust.abandon(self._ticket)
+        for session in (self._client, self._upstream):
+            if session is not None:
+                session.release()
+
+    async def _meet_upstream(self, sock: socket, names: tuple[str, ...]) -> x509.Certificate | Unsuitable:
+        interceptor = self._interceptor
+        self._upstream = session = interceptor.upstream.session(sock, self._hello)
+        try:
+            await self._handshake(session)
+        except (SessionEndedError, TimeoutError):
+            if session.verify_error:
+                return self._invalid(session.verify_error)
+            if session.certificate_requested:
+                return Unsuitable(Reason.CLIENT_CERTIFICATE_REQUESTED)
+            return Unsuitable(Reason.UPSTREAM_TLS_FAILED)
+        if session.certificate_requested:
+            return Unsuitable(Reason.CLIENT_CERTIFICATE_REQUESTED)
+        certificate = session.connection.get_peer_certificate(as_cryptography=True)
+        assert certificate is not None, "a verified TLS server has a certificate"
+        session.verify_error = interceptor.upstream.verify_names(certificate, names)
+        return self._invalid(session.verify_error) if session.verify_error else certificate
+
+    def _invalid(self, verify_error: int) -> Unsuitable:
+        passes = self._interceptor.on_invalid is OnInvalidCertificate.PASSTHROUGH
+        return Unsuitable(Reason.UPSTREAM_CERTIFICATE_INVALID, None if passes else alert_for(verify_error))
+
+    async def _meet_client(self, session: Session) -> FlowError | None:
+        try:
+            await self._handshake(session, self._flown)
+        except SessionEndedError as ended:
+            self._observe(_CLIENT_END[ended.end])
+            return (
+                FlowError.CLIENT_TLS_FAILED
+                if ended.end in (End.ALERT, End.TLS_ERROR)
+                else FlowError.CLIENT_LEFT_HANDSHAKE
+            )
+        except TimeoutError:
+            self._observe(ClientEnd.OPEN)
+            return FlowError.CLIENT_TIMED_OUT
+        self._completed = True
+        self._watch(SETTLED)
+        return None
+
+    async def _handshake(self, session: Session, after_step: Callable[[Session], None] | None = None) -> None:
+        """Raises `SessionEndedError`, `TimeoutError`."""
+        deadline = self._interceptor.clock() + self._interceptor.handshake_timeout
+        fds = (session.sock.fileno(),)
+        while (step := session.handshake()) is not Step.DONE:
+            if after_step is not None:
+                after_step(session)
+            left = deadline - self._interceptor.clock()
+            readable, writable = (fds, ()) if step is Step.WANT_READ else ((), fds)
+            if left <= 0 or await wait_any(self._loop, readable, writable, left) is None:
+                raise TimeoutError
+
+    def _flown(self, session: Session) -> None:
+        if self._flight_at is None and session.certificate_sent:
+            self._flight_at = self._interceptor.clock()
+            self._watch(STALLED)
+
+    async def _relay(self, client: Session, server: Session) -> RelayEnd:
+        end = await relay.run(
+            self._loop,
+            client.sock,
+            server.sock,
+            TLSWay(self._loop, client, server, Side.CLIENT, self._first_byte),
+            TLSWay(self._loop, server, client, Side.UPSTREAM),
+        )
+        if not self._proven:
+            self._observe(_CLIENT_END[end.end] if end.first is Side.CLIENT else ClientEnd.UPSTREAM)
+        return end
+
+    def _relay_error(self, end: RelayEnd) -> FlowError | None:
+        if end.end in (End.CLOSE_NOTIFY, End.FIN):
+            return None
+        if not self._proven and end.first is Side.CLIENT:
+            return FlowError.CLIENT_TLS_FAILED
+        if end.end is End.RESET:
+            return FlowError.CLIENT_RESET if end.first is Side.CLIENT else FlowError.UPSTREAM_RESET
+        return FlowError.CLIENT_TLS_FAILED if end.first is Side.CLIENT else FlowError.UPSTREAM_TLS_FAILED
+
+    def _first_byte(self) -> None:
+        self._proven = True
+        if self._observing is not None:
+            self._observing.cancel()
+        self._observe(ClientEnd.OPEN)
+
+    def _watch(self, seconds: float) -> None:
+        """Look again when `seconds` have passed since our Certificate went out."""
+        if self._observing is not None:
+            self._observing.cancel()
+        self._observing = self._loop.call_later(seconds, self._observe, ClientEnd.OPEN)
+
+    def _observe(self, end: ClientEnd) -> None:
+        client = self._client
+        assert client is not None
+        since = 0.0 if self._flight_at is None else self._interceptor.clock() - self._flight_at
+        self._trust.report(
+            self._ticket,
+            ClientSide(
+                end=end,
+                alert=client.alert,
+                certificate_sent=client.certificate_sent,
+                handshake_completed=self._completed,
+                application_bytes=int(self._proven),
+                seconds_after_flight=since,
+            ),
+        )

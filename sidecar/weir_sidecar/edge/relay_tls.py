@@ -1,0 +1,113 @@
+"""The decrypted relay: application bytes from one TLS session to the other, one record at a time, unread.
+
+This is where a relay that reads HTTP takes its place: it gets the same bytes at the same two points.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from OpenSSL import SSL
+
+from weir_sidecar.edge.relay import Relay, Side
+from weir_sidecar.edge.tls_session import RECORD_BYTES, End, Session, SessionEndedError
+
+_BURST = 16
+"""Records moved in one turn before other flows get theirs."""
+
+
+class TLSWay:
+    """One direction of decrypted bytes. `on_first` is called once, before the first byte is passed on."""
+
+    __slots__ = (
+        "_held", "_loop", "_on_first", "_recv", "_relay", "_send", "_sink", "_sink_fd", "_source", "_source_fd",
+        "source_side", "total",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        source: Session,
+        sink: Session,
+        source_side: Side,
+        on_first: Callable[[], None] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._source = source
+        self._sink = sink
+        self._recv = source.recv
+        self._send = sink.send
+        self._source_fd = source.sock.fileno()
+        self._sink_fd = sink.sock.fileno()
+        self.source_side = source_side
+        self.total = 0
+        self._on_first = on_first
+        self._held: bytes | None = None
+        self._relay: Relay
+
+    def start(self, relay: Relay) -> None:
+        """Begin to read; OpenSSL may hold a record already, of which the socket will not tell."""
+        self._relay = relay
+        self._loop.add_reader(self._source_fd, self._move)
+        if self._source.connection.pending():
+            self._move()
+
+    def stop(self) -> None:
+        """Leave the event loop."""
+        self._loop.remove_reader(self._source_fd)
+        self._loop.remove_writer(self._sink_fd)
+
+    def _move(self) -> None:
+        for _ in range(_BURST):
+            try:
+                data = self._recv(RECORD_BYTES)
+            except SSL.WantReadError:
+                return
+            except SSL.Error as error:
+                self._source_ended(self._source.ended(error))
+                return
+            if self._on_first is not None:
+                self._on_first()
+                self._on_first = None
+            try:
+                self._send(data)
+            except SSL.WantWriteError:
+                self._held = data
+                self._loop.remove_reader(self._source_fd)
+                self._loop.add_writer(self._sink_fd, self._drain)
+                return
+            except SSL.Error as error:
+                self._relay.failed(self._sink_side(), self._sink.ended(error).end)
+                return
+            self.total += len(data)
+            # A short record is most often the last for now: asking the socket again would only cost an exception.
+            if len(data) < RECORD_BYTES:
+                return
+
+    def _drain(self) -> None:
+        assert self._held is not None
+        try:
+            self._send(self._held)
+        except SSL.WantWriteError:
+            return
+        except SSL.Error as error:
+            self._relay.failed(self._sink_side(), self._sink.ended(error).end)
+            return
+        self.total += len(self._held)
+        self._held = None
+        self._loop.remove_writer(self._sink_fd)
+        self._loop.add_reader(self._source_fd, self._move)
+
+    def _source_ended(self, ended: SessionEndedError) -> None:
+        match ended.end:
+            case End.CLOSE_NOTIFY:
+                self._sink.finish()
+            case End.FIN:
+                self._sink.half_close()  # a stream cut short must look cut short on the other side too
+            case _:
+                self._relay.failed(self.source_side, ended.end)
+                return
+        self._loop.remove_reader(self._source_fd)
+        self._relay.source_ended(self, ended.end)
+
+    def _sink_side(self) -> Side:
+        return Side.UPSTREAM if self.source_side is Side.CLIENT else Side.CLIENT

@@ -1,0 +1,306 @@
+"""One TCP connection's way: peek, name, decide, ask the trust cache, connect, relay, record.
+
+The order is the design's: nothing of the client's bytes is consumed until the decision stands, so every decision can
+still become a passthrough; the upstream is asked before the client is answered.
+"""
+
+import asyncio
+from errno import ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT
+from socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY, socket
+
+from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason, TLSFacts
+from weir_sidecar.core.verdict import FlowFacts, Verdict
+from weir_sidecar.edge import relay
+from weir_sidecar.edge.context import EdgeContext, Endpoint
+from weir_sidecar.edge.interception import Intercepted, Interception, Interceptor, Unsuitable
+from weir_sidecar.edge.relay import RelayEnd, Side, reset_on_close
+from weir_sidecar.edge.relay_raw import RawWay
+from weir_sidecar.edge.tcp_peek import Dial, DialError, Opening, Peeked, Peeker
+from weir_sidecar.edge.tls_client import ACCESS_DENIED, alert_record
+from weir_sidecar.edge.tls_session import End
+from weir_sidecar.edge.trust_gate import TrustGate
+from weir_sidecar.wire.clienthello import ClientHello
+from weir_sidecar.wire.ja4 import ja4
+
+_REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+_LAST_WORD_SECONDS = 2.0
+
+_OPENING_REASON = {
+    Opening.SERVER_FIRST: Reason.SERVER_SPEAKS_FIRST,
+    Opening.SILENT: Reason.CLIENT_SILENT,
+    Opening.UNREADABLE_HELLO: Reason.CLIENT_HELLO_UNREADABLE,
+}
+_PROTOCOL = {Opening.TLS: Protocol.TLS, Opening.HTTP: Protocol.HTTP}
+
+_DIAL_ERROR = {
+    ECONNREFUSED: FlowError.UPSTREAM_REFUSED,
+    EHOSTUNREACH: FlowError.UPSTREAM_UNREACHABLE,
+    ENETUNREACH: FlowError.UPSTREAM_UNREACHABLE,
+    ETIMEDOUT: FlowError.UPSTREAM_TIMED_OUT,
+}
+
+
+class TCPFlow:
+    """The life of one captured connection. `run` never raises for what a peer does; it always writes one record."""
+
+    __slots__ = (
+        "_address",
+        "_alpn",
+        "_client",
+        "_context",
+        "_dial",
+        "_down",
+        "_error",
+        "_hello",
+        "_host",
+        "_interceptor",
+        "_ja4",
+        "_loop",
+        "_peer",
+        "_port",
+        "_protocol",
+        "_started",
+        "_tls",
+        "_trust",
+        "_uid",
+        "_up",
+        "_verdict",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0913, PLR0917  (what a connection is, and what the process has to serve it with)
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: EdgeContext,
+        trust: TrustGate,
+        interceptor: Interceptor,
+        client: socket,
+        peer: Endpoint,
+        destination: Endpoint,
+    ) -> None:
+        self._loop = loop
+        self._context = context
+        self._trust = trust
+        self._interceptor = interceptor
+        self._client = client
+        self._peer = peer
+        self._address, self._port = destination
+        self._started = context.now()
+        self._uid = context.uid_of(peer, destination, IPPROTO_TCP)
+        self._dial: Dial | None = None
+        self._hello: ClientHello | None = None
+        self._ja4: str | None = None
+        self._host: str | None = None
+        self._protocol = Protocol.TCP
+        self._alpn: str | None = None
+        self._verdict = Verdict(Decision.PASSTHROUGH, Reason.CLIENT_GONE)
+        self._tls: TLSFacts | None = None
+        self._error: FlowError | None = None
+        self._up = 0
+        self._down = 0
+
+    async def run(self) -> None:
+        """Serve the connection to its end."""
+        try:
+            self._client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+            await self._serve()
+        except DialError as failure:
+            self._dial_failed(failure.cause)
+        except ConnectionError:
+            self._error = FlowError.CLIENT_RESET
+        except asyncio.CancelledError:
+            self._error = FlowError.PROXY_STOPPING
+            reset_on_close(self._client)
+        finally:
+            self._client.close()
+            if self._dial is not None:
+                self._dial.sock.close()
+            self._context.record(self._record())
+
+    async def _serve(self) -> None:
+        peeked = await self._peek()
+        self._protocol = _PROTOCOL.get(peeked.opening, Protocol.TCP)
+        self._hello = peeked.hello
+        if peeked.hello is not None:
+            self._ja4 = ja4(peeked.hello)
+        self._verdict = self._decide(peeked)
+        match self._verdict.decision:
+            case Decision.DENY:
+                await self._refuse()
+            case Decision.INTERCEPT if peeked.hello is not None:
+                await self._intercept(peeked.hello)
+            case _:
+                await self._relay_unread()
+
+    async def _peek(self) -> Peeked:
+        context = self._context
+        limits = context.config.limits
+        peeker = Peeker(self._loop, self._client, limits.client_hello_bytes, limits.peek_timeout)
+        if not context.may_deny(self._address, self._port, self._uid):
+            self._connect()
+            peeked = await peeker.peek(self._dial, None)
+            assert peeked is not None
+            return peeked
+        # A silent client may be waiting for a server that speaks first. If the policy lets it be reached without
+        # another word, then after a moment that nobody feels it is.
+        peeked = await peeker.peek(None, limits.server_first_wait)
+        if peeked is not None:
+            return peeked
+        if self._decide(Peeked(Opening.SERVER_FIRST)).decision is not Decision.DENY:
+            self._connect()
+            peeked = await peeker.peek(self._dial, None)
+        else:
+            peeked = await peeker.peek(None, limits.peek_timeout)
+        return peeked or Peeked(Opening.SILENT)
+
+    def _connect(self) -> Dial:
+        if self._dial is None:
+            try:
+                self._dial = Dial(self._client.family, (self._address, self._port))
+            except OSError as error:
+                raise DialError(error) from error
+        return self._dial
+
+    def _decide(self, peeked: Peeked) -> Verdict:
+        context = self._context
+        now = context.now()
+        claimed = peeked.hello.sni if peeked.hello is not None else peeked.host
+        self._host = claimed or context.names.name_of(self._address, now)
+        named = claimed is not None and context.config.capture.dns.capture
+        facts = FlowFacts(
+            protocol=self._protocol,
+            address=self._address,
+            port=self._port,
+            host=self._host,
+            named_by_client=claimed is not None,
+            address_from_dns=context.names.gave(claimed, self._address, now) is True if named and claimed else None,
+            uid=self._uid,
+            ja4=self._ja4,
+        )
+        verdict = context.decide(facts)
+        reason = _OPENING_REASON.get(peeked.opening)
+        if reason is not None and verdict.decision is Decision.PASSTHROUGH:
+            return Verdict(verdict.decision, reason, verdict.rule)
+        return verdict
+
+    async def _intercept(self, hello: ClientHello) -> None:
+        unsuitable = self._interceptor.unsuitable(hello)
+        if unsuitable is not None:
+            await self._pass_through(unsuitable)
+            return
+        host = self._host or self._address
+        reason, ticket = await self._trust.admit(host, self._uid, self._ja4)
+        if ticket is None:
+            assert reason is not None
+            await self._pass_through(reason)
+            return
+        if reason is not None:
+            self._verdict = Verdict(Decision.INTERCEPT, reason, self._verdict.rule)
+        interception = Interception(self._loop, self._interceptor, self._trust, ticket, self._client, hello)
+        try:
+            upstream = await self._upstream()
+            names = (hello.sni,) if hello.sni is not None else tuple(filter(None, (self._address, self._host)))
+            result = await interception.run(upstream, names)
+        finally:
+            self._tls = interception.facts()
+            interception.close()
+        if isinstance(result, Unsuitable):
+            await self._not_intercepted(result, host)
+        else:
+            self._note(result)
+
+    def _note(self, result: Intercepted) -> None:
+        self._alpn = result.alpn
+        self._error = result.error
+        self._up, self._down = result.bytes_up, result.bytes_down
+
+    async def _not_intercepted(self, result: Unsuitable, host: str) -> None:
+        """The upstream's side says that this flow cannot, or must not, be intercepted; the client was not answered."""
+        if result.alert is not None:
+            self._error = FlowError.UPSTREAM_CERTIFICATE_INVALID
+            await self._last_word(alert_record(result.alert))
+            return
+        if result.reason is Reason.CLIENT_CERTIFICATE_REQUESTED:
+            self._trust.remember_client_certificate(host)
+        if self._dial is not None:
+            self._dial.sock.close()
+            self._dial = None
+        await self._pass_through(result.reason)
+
+    async def _pass_through(self, reason: Reason) -> None:
+        self._verdict = Verdict(Decision.PASSTHROUGH, reason, self._verdict.rule)
+        await self._relay_unread()
+
+    async def _relay_unread(self) -> None:
+        upstream = await self._upstream()
+        end = await relay.run(
+            self._loop,
+            self._client,
+            upstream,
+            RawWay(self._loop, self._client, upstream, Side.CLIENT),
+            RawWay(self._loop, upstream, self._client, Side.UPSTREAM),
+        )
+        self._up, self._down = end.bytes_up, end.bytes_down
+        self._error = reset_error(end)
+
+    async def _upstream(self) -> socket:
+        dial = self._connect()
+        try:
+            return await dial.finish(self._loop, self._context.config.limits.connect_timeout)
+        except OSError as error:
+            raise DialError(error) from error
+
+    def _dial_failed(self, cause: OSError) -> None:
+        error = FlowError.UPSTREAM_TIMED_OUT if isinstance(cause, TimeoutError) else FlowError.UPSTREAM_UNREACHABLE
+        self._error = _DIAL_ERROR.get(cause.errno or 0, error)
+        reset_on_close(self._client)
+
+    async def _refuse(self) -> None:
+        """Say no in the client's own protocol, where it has a word for it."""
+        if self._protocol is Protocol.TLS:
+            await self._last_word(alert_record(ACCESS_DENIED))
+        elif self._protocol is Protocol.HTTP:
+            text = f"Denied by policy: {self._verdict.rule or 'default action'}\n".encode()
+            await self._last_word(_REFUSAL % (len(text), text))
+        else:
+            reset_on_close(self._client)
+
+    async def _last_word(self, data: bytes) -> None:
+        """Send `data` and end. What the client sent is read first: a close with unread bytes resets, and loses `data`."""
+        try:
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                self._client.recv(65536)
+                self._client.send(data)
+                self._client.shutdown(SHUT_WR)
+                while await self._loop.sock_recv(self._client, 65536):
+                    pass
+        except (OSError, TimeoutError):
+            return  # it left, or lingers; it was told
+
+    def _record(self) -> FlowRecord:
+        context = self._context
+        return FlowRecord(
+            time=context.wall(),
+            id=context.new_id(),
+            client=Client(self._uid, self._ja4, self._peer[0]),
+            protocol=self._protocol,
+            host=self._host,
+            sni=None if self._hello is None else self._hello.sni,
+            address=self._address,
+            port=self._port,
+            alpn=self._alpn,
+            decision=self._verdict.decision,
+            reason=self._verdict.reason,
+            rule=self._verdict.rule,
+            tls=self._tls,
+            bytes_up=self._up,
+            bytes_down=self._down,
+            duration_ms=round((context.now() - self._started) * 1000, 3),
+            error=self._error,
+        )
+
+
+def reset_error(end: RelayEnd) -> FlowError | None:
+    """The error of a relay whose first end was a reset."""
+    if end.end is not End.RESET:
+        return None
+    return FlowError.CLIENT_RESET if end.first is Side.CLIENT else FlowError.UPSTREAM_RESET

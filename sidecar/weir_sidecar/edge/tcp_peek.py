@@ -1,0 +1,197 @@
+"""What a new TCP connection is, before anything of it is consumed: its first bytes are peeked at, never read.
+
+While the client is silent the upstream may be connected already (where no name and no protocol could make the policy
+deny the flow): so a server that speaks first is heard at once, and a refused connection is refused at once.
+"""
+
+import asyncio
+from enum import Enum
+from errno import EINPROGRESS
+from socket import (
+    IPPROTO_TCP,
+    MSG_PEEK,
+    SO_ERROR,
+    SO_RCVLOWAT,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    socket,
+)
+
+import msgspec
+
+from weir_sidecar.edge.context import Endpoint
+from weir_sidecar.edge.waiting import wait_any
+from weir_sidecar.wire.clienthello import ClientHello, MalformedClientHello, NeedMore, parse
+from weir_sidecar.wire.sniff import Kind, http1_host, sniff
+
+_FIRST_PEEK = 4096
+
+
+class Opening(Enum):
+    """How a connection began."""
+
+    TLS = "tls"
+    HTTP = "http"
+    OPAQUE = "opaque"
+    UNREADABLE_HELLO = "unreadable_hello"
+    SERVER_FIRST = "server_first"
+    SILENT = "silent"
+    """The client closed its half without a byte; or it may not be connected, and has said nothing for too long."""
+
+
+class Peeked(msgspec.Struct, frozen=True):
+    """What the first bytes say."""
+
+    opening: Opening
+    hello: ClientHello | None = None
+    host: str | None = None
+
+
+def classify(data: bytes, *, final: bool) -> Peeked | int:
+    """What `data`, the first bytes of a connection, are; or how many are needed to say. `final`: no more will come."""
+    match sniff(data):
+        case Kind.TLS:
+            return _classify_tls(data, final=final)
+        case Kind.HTTP1:
+            host = http1_host(data)
+            if isinstance(host, NeedMore):
+                return Peeked(Opening.HTTP) if final else host.total
+            return Peeked(Opening.HTTP, host=host)
+        case Kind.HTTP2:
+            return Peeked(Opening.HTTP)
+        case Kind.NEED_MORE if not final:
+            return len(data) + 1
+        case _:
+            return Peeked(Opening.OPAQUE)
+
+
+def _classify_tls(data: bytes, *, final: bool) -> Peeked | int:
+    try:
+        hello = parse(data)
+    except MalformedClientHello:
+        return Peeked(Opening.UNREADABLE_HELLO)
+    if isinstance(hello, NeedMore):
+        return Peeked(Opening.UNREADABLE_HELLO) if final else hello.total
+    return Peeked(Opening.TLS, hello=hello)
+
+
+class Dial:
+    """A connection to the upstream in the making. `sock` is connected once `connected` is true."""
+
+    __slots__ = ("connected", "sock")
+
+    def __init__(self, family: int, destination: Endpoint) -> None:
+        """Begin to connect. Raises `OSError` where the kernel knows at once that it cannot be."""
+        self.sock = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
+        self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        error = self.sock.connect_ex(destination)
+        if error not in (0, EINPROGRESS):
+            self.sock.close()
+            raise OSError(error, "connect")
+        self.connected = error == 0
+
+    def check(self) -> None:
+        """The socket became writable: connected, or raises the `OSError` that it failed with."""
+        error = self.sock.getsockopt(SOL_SOCKET, SO_ERROR)
+        if error:
+            raise OSError(error, "connect")
+        self.connected = True
+
+    async def finish(self, loop: asyncio.AbstractEventLoop, seconds: float) -> socket:
+        """Wait until it is connected. Raises `OSError`; `TimeoutError` (an `OSError` too) after `seconds`."""
+        if not self.connected:
+            if await wait_any(loop, writable=(self.sock.fileno(),), seconds=seconds) is None:
+                raise TimeoutError("connect")
+            self.check()
+        return self.sock
+
+
+class Peeker:
+    """Watches one new connection until it can be told what it is."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, client: socket, limit: int, timeout: float) -> None:
+        """`limit` bytes and `timeout` seconds are the most that an unfinished beginning may take."""
+        self._loop = loop
+        self._client = client
+        self._limit = limit
+        self._timeout = timeout
+        self._wanted = 1
+        self._deadline: float | None = None
+
+    async def peek(self, dial: Dial | None, patience: float | None) -> Peeked | None:
+        """Wait for the first bytes of either side. None: `patience` seconds have passed in silence.
+
+        Raises `ConnectionError` where the client is gone, and `DialError` where the upstream cannot be reached.
+        """
+        while True:
+            peeked = self._look(final=False)
+            if isinstance(peeked, Peeked):
+                return self._settled(peeked)
+            if peeked:
+                self._ask_for(peeked)
+            readable = [self._client.fileno()]
+            if dial is not None and dial.connected and self._deadline is None:
+                readable.append(dial.sock.fileno())
+            writable = [dial.sock.fileno()] if dial is not None and not dial.connected else []
+            limit = patience if self._deadline is None else self._deadline - self._loop.time()
+            ready = await wait_any(self._loop, readable, writable, limit)
+            if ready is None:
+                return self._settled(self._final()) if self._deadline is not None else None
+            if dial is not None and ready == dial.sock.fileno():
+                if dial.connected:
+                    return Peeked(Opening.SERVER_FIRST)
+                _check(dial)
+            elif self._deadline is not None and not isinstance(self._look(final=False), Peeked) and self._ended():
+                return self._settled(self._final())
+
+    def _look(self, *, final: bool) -> Peeked | int:
+        try:
+            data = self._client.recv(max(self._wanted, _FIRST_PEEK), MSG_PEEK)
+        except BlockingIOError:
+            return Peeked(Opening.OPAQUE) if final else 0
+        if not data:
+            return Peeked(Opening.SILENT)
+        needed = classify(data, final=final)
+        if isinstance(needed, int) and needed > self._limit:
+            needed = classify(data, final=True)
+        return needed
+
+    def _final(self) -> Peeked:
+        peeked = self._look(final=True)
+        assert isinstance(peeked, Peeked)
+        return peeked
+
+    def _ask_for(self, total: int) -> None:
+        """Wake only when `total` bytes are there (tcp(7), SO_RCVLOWAT): peeked bytes stay readable, and would spin."""
+        if self._deadline is None:
+            self._deadline = self._loop.time() + self._timeout
+        if total != self._wanted:
+            self._wanted = total
+            self._client.setsockopt(SOL_SOCKET, SO_RCVLOWAT, total)
+
+    def _ended(self) -> bool:
+        """Woken with less than was asked for: the client has closed its half, and no more will come."""
+        return len(self._client.recv(self._wanted, MSG_PEEK)) < self._wanted
+
+    def _settled(self, peeked: Peeked) -> Peeked:
+        if self._wanted != 1:
+            self._client.setsockopt(SOL_SOCKET, SO_RCVLOWAT, 1)
+        return peeked
+
+
+class DialError(Exception):
+    """The upstream cannot be reached; `cause` is why."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _check(dial: Dial) -> None:
+    try:
+        dial.check()
+    except OSError as error:
+        raise DialError(error) from error

@@ -1,0 +1,172 @@
+"""One TLS connection on a non-blocking socket: steps, bytes and how it ended, as values.
+
+The only module that knows pyOpenSSL's ways; both sides of an interception use it. OpenSSL works on the socket itself
+(no memory BIOs), alerts come as numbers from its info callback, and no error string is ever looked at.
+"""
+
+from enum import Enum, StrEnum
+from socket import SHUT_WR, socket
+
+from OpenSSL import SSL, _util
+
+_LIB = _util.lib
+"""pyOpenSSL's binding: for two mode bits and one call that its public face lacks."""
+
+_READ_ALERT = SSL.SSL_CB_READ_ALERT
+_CONNECT_LOOP = SSL.SSL_CB_CONNECT_LOOP
+_ACCEPT_LOOP = SSL.SSL_CB_ACCEPT_LOOP
+_CERTIFICATE_REQUEST_STATE = b"SSLv3/TLS read server certificate request"
+_CERTIFICATE_STATE = b"SSLv3/TLS write certificate"
+"""OpenSSL's own names of two states (SSL_state_string_long(3)): the only sign that it shows us of these messages."""
+
+_CLOSE_NOTIFY = 0
+RECORD_BYTES = 16384
+"""The most that one TLS record carries (RFC 8446, section 5.1), and so the most that one read returns."""
+
+VERSION_NAMES = {SSL.TLS1_2_VERSION: "1.2", SSL.TLS1_3_VERSION: "1.3"}
+
+CIPHERS_TLS12 = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Forward secret AEAD suites alone; TLS 1.3 has no others. A peer that has none of them is passed through."""
+
+_OPTIONS = (
+    SSL.OP_NO_COMPRESSION
+    | SSL.OP_NO_RENEGOTIATION
+    # A FIN without close_notify must not poison the other direction; the info callback tells the two apart.
+    | SSL.OP_IGNORE_UNEXPECTED_EOF
+)
+
+
+class Step(Enum):
+    """Where a handshake stands: over, or waiting for the socket."""
+
+    DONE = 0
+    WANT_READ = 1
+    WANT_WRITE = 2
+
+
+class End(StrEnum):
+    """How a peer ended a connection."""
+
+    CLOSE_NOTIFY = "close_notify"
+    FIN = "fin"
+    RESET = "reset"
+    ALERT = "alert"
+    TLS_ERROR = "tls_error"
+
+
+class SessionEndedError(Exception):
+    """The connection is over. `end` says how; `alert` is the peer's alert (RFC 8446, section 6) where one came."""
+
+    def __init__(self, end: End, alert: int | None = None) -> None:
+        super().__init__(end.value if alert is None else f"{end.value} {alert}")
+        self.end = end
+        self.alert = alert
+
+
+def new_context(min_version: int = SSL.TLS1_2_VERSION) -> SSL.Context:
+    """A context with what both sides share: versions, ciphers, small buffers, and the observer of alerts."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(min_version)
+    context.set_cipher_list(CIPHERS_TLS12)
+    context.set_options(_OPTIONS)
+    context.set_mode(
+        SSL.MODE_RELEASE_BUFFERS | _LIB.SSL_MODE_ENABLE_PARTIAL_WRITE | _LIB.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+    )
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_info_callback(_observe)
+    return context
+
+
+class Session:
+    """One side's TLS connection. `alpn` is what a server side will choose, or what a client side was given."""
+
+    __slots__ = (
+        "alert",
+        "alpn",
+        "certificate_requested",
+        "certificate_sent",
+        "closed_by_notify",
+        "connection",
+        "recv",
+        "send",
+        "sock",
+        "verify_error",
+    )
+
+    def __init__(self, context: SSL.Context, sock: socket) -> None:
+        self.sock = sock
+        self.alpn: bytes | None = None
+        self.alert: int | None = None
+        self.closed_by_notify = False
+        self.certificate_requested = False
+        self.certificate_sent = False
+        self.verify_error = 0
+        self.connection = connection = SSL.Connection(context, sock)
+        connection.set_app_data(self)
+        # Bound once: these two are the hot path.
+        self.recv = connection.recv
+        self.send = connection.send
+
+    def handshake(self) -> Step:
+        """Go on with the handshake. Raises `SessionEndedError`."""
+        try:
+            self.connection.do_handshake()
+        except SSL.WantReadError:
+            return Step.WANT_READ
+        except SSL.WantWriteError:
+            return Step.WANT_WRITE
+        except SSL.Error as error:
+            raise self.ended(error) from error
+        return Step.DONE
+
+    def ended(self, error: SSL.Error) -> SessionEndedError:
+        """What `error`, raised by `recv`, `send` or a handshake, says about the peer."""
+        # An error that stays in OpenSSL's queue would be taken for the next connection's.
+        _LIB.ERR_clear_error()
+        if self.alert is not None:
+            return SessionEndedError(End.ALERT, self.alert)
+        if isinstance(error, SSL.ZeroReturnError):
+            return SessionEndedError(End.CLOSE_NOTIFY if self.closed_by_notify else End.FIN)
+        if isinstance(error, SSL.SysCallError):
+            return SessionEndedError(End.RESET if error.args[0] > 0 else End.FIN)
+        return SessionEndedError(End.TLS_ERROR)
+
+    def finish(self) -> None:
+        """Say that no more will be sent: close_notify, then FIN; what the peer still sends can be read."""
+        self.notify()
+        self.half_close()
+
+    def notify(self) -> None:
+        """Send close_notify, as far as the socket takes it now."""
+        try:
+            self.connection.shutdown()
+        except SSL.Error:
+            _LIB.ERR_clear_error()
+
+    def half_close(self) -> None:
+        """Send FIN. A peer that is gone already is told nothing."""
+        try:
+            self.sock.shutdown(SHUT_WR)
+        except OSError:
+            return
+
+    def release(self) -> None:
+        """Break the cycle between this and the connection, so that memory goes at once; the socket stays open."""
+        self.connection.set_app_data(None)
+
+    def version(self) -> str | None:
+        """The version that was agreed, as "1.2" or "1.3"."""
+        return VERSION_NAMES.get(self.connection.get_protocol_version())
+
+
+def _observe(connection: SSL.Connection, where: int, value: int) -> None:
+    if where & _READ_ALERT == _READ_ALERT:
+        session = connection.get_app_data()
+        if value & 0xFF == _CLOSE_NOTIFY:
+            session.closed_by_notify = True
+        else:
+            session.alert = value & 0xFF
+    elif where & _CONNECT_LOOP == _CONNECT_LOOP and connection.get_state_string() == _CERTIFICATE_REQUEST_STATE:
+        connection.get_app_data().certificate_requested = True
+    elif where & _ACCEPT_LOOP == _ACCEPT_LOOP and connection.get_state_string() == _CERTIFICATE_STATE:
+        connection.get_app_data().certificate_sent = True

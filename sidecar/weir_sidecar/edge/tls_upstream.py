@@ -1,0 +1,92 @@
+"""TLS towards the upstream: offers what the client offered, and verifies on the client's behalf.
+
+Chain, purpose, name constraints and key strength are OpenSSL's work (X509_verify_cert(3)); names are
+service-identity's (RFC 9525: subject alternative names only, never the common name).
+"""
+
+from collections import OrderedDict
+from ipaddress import ip_address
+from socket import socket
+
+import service_identity
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from OpenSSL import SSL, crypto
+from service_identity.cryptography import extract_patterns
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+
+from weir_sidecar.certs.bundle import certificates
+from weir_sidecar.edge.tls_session import Session, new_context
+from weir_sidecar.wire.clienthello import ClientHello
+
+HOSTNAME_MISMATCH = 62
+IP_ADDRESS_MISMATCH = 64
+"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (X509_STORE_CTX_get_error(3))."""
+
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+_VERIFIED_NAMES = 4096
+
+
+class UpstreamTLS:
+    """Makes sessions towards upstreams. One context for all: roots are parsed once and held once."""
+
+    def __init__(self, roots_pem: tuple[bytes, ...], min_tls_version: str = "1.2") -> None:
+        """Trust `roots_pem` (PEM bundles) and nothing else. Raises `BundleError` or `crypto.Error` for what is no certificate."""
+        context = new_context(_VERSIONS[min_tls_version])
+        context.set_verify(SSL.VERIFY_PEER, _note_verify_error)
+        store = context.get_cert_store()
+        assert store is not None
+        for pem in roots_pem:
+            # OpenSSL's own parser: distributions carry roots that stricter ones warn about or refuse.
+            for der in certificates(pem):
+                store.add_cert(crypto.load_certificate(crypto.FILETYPE_ASN1, der))
+        self._context = context
+        self._verified: OrderedDict[tuple[bytes, tuple[str, ...]], int] = OrderedDict()
+
+    def session(self, sock: socket, hello: ClientHello) -> Session:
+        """A session on a connected socket that offers the client's name, protocols and highest version."""
+        session = Session(self._context, sock)
+        connection = session.connection
+        if hello.sni is not None:
+            connection.set_tlsext_host_name(hello.sni.encode("ascii"))
+        if hello.alpn:
+            connection.set_alpn_protos(list(hello.alpn))
+        if hello.max_version < SSL.TLS1_3_VERSION:
+            connection.set_options(SSL.OP_NO_TLSv1_3)
+        connection.set_connect_state()
+        return session
+
+    def verify_names(self, certificate: x509.Certificate, names: tuple[str, ...]) -> int:
+        """0 where the certificate names any of `names` (hosts or addresses), else the X509_V_ERR number."""
+        key = (certificate.fingerprint(hashes.SHA256()), names)
+        known = self._verified.get(key)
+        if known is None:
+            known = self._verified[key] = _match(certificate, names)
+            if len(self._verified) > _VERIFIED_NAMES:
+                self._verified.popitem(last=False)
+        return known
+
+
+def _match(certificate: x509.Certificate, names: tuple[str, ...]) -> int:
+    error = 0
+    for name in names:
+        try:
+            obligatory: DNS_ID | IPAddress_ID = IPAddress_ID(ip_address(name))
+            error = IP_ADDRESS_MISMATCH
+        except ValueError:
+            obligatory = DNS_ID(name)
+            error = HOSTNAME_MISMATCH
+        try:
+            verify_service_identity(extract_patterns(certificate), obligatory_ids=[obligatory], optional_ids=[])
+        except (service_identity.VerificationError, service_identity.CertificateError):
+            continue
+        return 0
+    return error
+
+
+def _note_verify_error(connection: SSL.Connection, _: crypto.X509, error: int, __: int, ok: int) -> bool:
+    """OpenSSL's verdict on one certificate of the chain: kept as a number, never overruled."""
+    if not ok:
+        session = connection.get_app_data()
+        session.verify_error = session.verify_error or error
+    return bool(ok)
