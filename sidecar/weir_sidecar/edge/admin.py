@@ -14,6 +14,7 @@ from typing import Annotated
 
 import msgspec
 
+from weir_sidecar.core.trust_change import TrustChange, Word
 from weir_sidecar.edge.records import RING, RecordSink
 from weir_sidecar.wire.admin_request import AdminRequest, BadRequest, Method, NeedMore, parse
 
@@ -22,7 +23,6 @@ TIMEOUT = 5.0
 """Seconds for a request and its answer; following records has no end."""
 MAX_CONNECTIONS = 32
 """At once, at each door; a door that is full does not fill the other."""
-CHANGES = ("approve", "pin", "forget")
 FOLLOWER_BACKLOG = 4 << 20
 """Bytes that may wait for somebody who follows; what does not fit is lost to them, and counted."""
 
@@ -40,6 +40,7 @@ _REASONS = {
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
+_WORDS = {f"/trust/{word}": word for word in Word}
 _JSON = "application/json"
 _JSON_LINES = "application/x-ndjson"
 _PLAIN = "text/plain; charset=utf-8"
@@ -49,22 +50,22 @@ _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 class AdminRoutes(msgspec.Struct, frozen=True):
     """What the endpoint shows and does; called anew for each request.
 
-    `config` and `trust` give JSON. `change` is given one of `CHANGES`, host, UID and JA4, and says why it could not
-    be done, or None.
+    `config` gives JSON, `trust` a dump of the trust cache. `change` applies a person's word and says
+    why it could not be done, or None.
     """
 
     ready: Callable[[], bool]
     metrics: Callable[[], bytes]
     config: Callable[[], bytes]
     trust: Callable[[], bytes]
-    change: Callable[[str, str, int | None, str | None], str | None]
+    change: Callable[[TrustChange], str | None]
 
 
-class TrustChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of POST /trust/…: the host, and the app as far as it is known."""
 
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
-    uid: int | None = None
+    uid: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] | None = None
     ja4: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
@@ -291,14 +292,14 @@ def _flows(request: AdminRequest, records: RecordSink) -> Response:
 
 
 def _change(request: AdminRequest, routes: AdminRoutes) -> Response:
-    verb = request.path.removeprefix("/trust/")
-    if verb not in CHANGES or verb == request.path:
-        return error(404, f"POST to {', '.join(f'/trust/{verb}' for verb in CHANGES)}, not to {request.path}")
+    word = _WORDS.get(request.path)
+    if word is None:
+        return error(404, f"POST to {', '.join(_WORDS)}, not to {request.path}")
     try:
-        change = msgspec.json.decode(request.body, type=TrustChange)
+        about = msgspec.json.decode(request.body, type=_Subject)
     except msgspec.MsgspecError as problem:
         return error(400, f'the body must be JSON like {{"host": …, "uid": …, "ja4": …}}: {problem}')
-    refused = routes.change(verb, change.host, change.uid, change.ja4)
+    refused = routes.change(TrustChange(word, about.host, about.uid, about.ja4))
     return Response(200, _JSON, b"{}") if refused is None else error(409, refused)
 
 

@@ -5,15 +5,18 @@ import json
 import os
 import socket
 import stat
+import traceback
 from contextlib import closing, contextmanager
 
 import pytest
 import uvloop
 
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason
+from weir_sidecar.core.trust_change import TrustChange, Word
 from weir_sidecar.edge import admin as module
 from weir_sidecar.edge.admin import Admin, AdminRoutes, ControlSocketError, open_admin_socket, open_control_socket
 from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
+from weir_sidecar.edge.privileges import drop
 from weir_sidecar.edge.records import RecordSink
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -52,8 +55,8 @@ class Endpoint:
         self.admin.serve(self.tcp)
         self.admin.serve(self.control)
 
-    def change(self, *asked):
-        self.changes.append(asked)
+    def change(self, change):
+        self.changes.append(change)
         return self.refusal
 
     def connect(self, door):
@@ -144,12 +147,12 @@ def test_changes_through_the_control_socket(endpoint):
     body = json.dumps({"host": "example.com", "uid": 5, "ja4": "t13d"}).encode()
     for verb in ("approve", "pin", "forget"):
         assert endpoint.ask("control", "POST", f"/trust/{verb}", body) == (200, b"{}")
-    assert endpoint.changes == [(verb, "example.com", 5, "t13d") for verb in ("approve", "pin", "forget")]
+    assert endpoint.changes == [TrustChange(word, "example.com", 5, "t13d") for word in Word]
     endpoint.refusal = "nothing is known of example.com"
     assert endpoint.ask("control", "POST", "/trust/forget", b'{"host":"example.com"}') == (
         409, b'{"error":"nothing is known of example.com"}',
     )  # fmt: skip
-    assert endpoint.changes[-1] == ("forget", "example.com", None, None)
+    assert endpoint.changes[-1] == TrustChange(Word.FORGET, "example.com")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +162,7 @@ def test_changes_through_the_control_socket(endpoint):
         ("/trust/pin", b"{}", 400, "host"),
         ("/trust/pin", b'{"host":""}', 400, "host"),
         ("/trust/pin", b'{"host":"a","uid":"5"}', 400, "uid"),
+        ("/trust/pin", b'{"host":"a","uid":-1}', 400, "uid"),
         ("/trust/pin", b'{"host":"a","user":5}', 400, "user"),
         ("/trust/delete", b'{"host":"a"}', 404, "/trust/approve, /trust/pin, /trust/forget"),
         ("/pin", b'{"host":"a"}', 404, "/pin"),
@@ -271,3 +275,23 @@ def test_another_uid_may_not_use_the_control_socket_even_where_it_can_be_reached
             got = it.loop.run_until_complete(asyncio.wait_for(it.read(client), 10))
         assert b"403 Forbidden" in got
         assert b"uid 45678 may not" in got
+
+
+@as_root
+def test_the_control_socket_is_made_after_the_drop_and_belongs_to_the_proxy(tmp_path):
+    os.chown(tmp_path, 15801, 15802)
+    directory = os.open(tmp_path, os.O_PATH)
+    child = os.fork()
+    if child == 0:
+        try:
+            drop(15801, 15802)
+            open_control_socket(directory).close()
+            open_control_socket(directory)  # replaces what is left
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    os.close(directory)
+    assert os.waitpid(child, 0)[1] == 0
+    found = (tmp_path / "control.sock").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (15801, 15802, 0o600)

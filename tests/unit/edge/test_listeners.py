@@ -4,6 +4,8 @@ import errno
 import fcntl
 import os
 import socket
+import subprocess
+import traceback
 from contextlib import closing
 
 import pytest
@@ -104,3 +106,54 @@ def test_without_ipv6_there_is_ipv4_and_the_result_says_so(monkeypatch):
     opened = open_listeners(wanted)
     opened.close()
     assert (len(opened.tcp), len(opened.udp), opened.ipv6) == (1, 1, False)
+
+
+REDIRECT = """
+table inet t {
+  chain out { type nat hook output priority -100; tcp dport 9999 redirect to :15801; }
+}
+"""
+TPROXY = """
+table inet t {
+  chain out { type route hook output priority -150; tcp dport 9999 meta mark set 1; }
+  chain pre { type filter hook prerouting priority -150; meta mark 1 tcp dport 9999 tproxy to :15801 accept; }
+}
+"""
+ROUTES = (
+    "ip link set lo up",
+    "ip link add d0 type veth peer name d1",
+    "ip link set d1 up",
+    "ip link set d0 up",
+    "ip addr add 192.0.2.1/24 dev d0",
+    "ip addr add 2001:db8::1/64 dev d0 nodad",
+    "ip rule add fwmark 1 lookup 77",
+    "ip route add local default dev lo table 77",
+    "ip -6 rule add fwmark 1 lookup 77",
+    "ip -6 route add local default dev lo table 77",
+)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(("mode", "rules"), [(CaptureMode.REDIRECT, REDIRECT), (CaptureMode.TPROXY, TPROXY)])
+@pytest.mark.parametrize("address", ["192.0.2.9", "2001:db8::9"])
+def test_a_captured_connection_says_where_it_was_going(mode, rules, address):
+    """In a namespace of a child of its own, which ends with it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.unshare(os.CLONE_NEWNET)
+            for command in ROUTES:
+                subprocess.run(command.split(), check=True)
+            subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+            wanted = SidecarConfig(capture=Capture(mode=mode))
+            opened = open_listeners(wanted)
+            with closing(socket.create_connection((address, 9999), timeout=10)):
+                listener = opened.tcp[":" in address]
+                listener.settimeout(10)
+                accepted = listener.accept()[0]
+                assert original_destination(accepted, wanted) == (address, 9999)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0

@@ -1,0 +1,128 @@
+"""`weir flows`: the last flow records, and with --follow those that come, from a sidecar that runs or from a file."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from weir_cli.control import Control, ControlError, state_directory
+from weir_cli.text import printable
+from weir_sidecar.contract.flow import FlowRecord
+
+_POLL = 0.2
+_HEAD = ("TIME", "CLIENT", "PROTO", "DESTINATION", "DECISION", "REASON", "UP", "DOWN", "MS")
+_ROW = "{:12}  {:>15}  {:5}  {:44}  {:11}  {:28}  {:>6}  {:>6}  {:>9}"
+_KIB = 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command takes."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("file", metavar="FILE", nargs="?", help="a file that `weir run --record FILE` writes")
+    source.add_argument("--state", metavar="DIR", help="the state directory of a run")
+    source.add_argument("--name", metavar="NAME", help="the name of a run that has no state directory")
+    parser.add_argument("-n", dest="last", type=_count, default=20, metavar="N", help="how many to show (default: 20)")
+    parser.add_argument("--follow", action="store_true", help="go on with those that come")
+    parser.add_argument("-o", dest="output", choices=("table", "json"), default="table", help="default: table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the records. Status 1: they cannot be had, or some lines are not records."""
+    try:
+        with ExitStack() as stack:
+            return _show(_lines(args, stack), args.output)
+    except ControlError as error:
+        print(f"weir flows: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0  # how following ends
+    except BrokenPipeError:
+        # The reader has seen enough. What is left in the buffer must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _lines(args: argparse.Namespace, stack: ExitStack) -> Iterator[bytes]:
+    if args.file is None:
+        control = stack.enter_context(Control(state_directory(args.state, args.name)))
+        return control.lines(f"/flows?last={args.last}{'&follow=1' if args.follow else ''}")
+    try:
+        file = stack.enter_context(Path(args.file).open("rb"))  # noqa: SIM115 - the stack closes it
+    except OSError as error:
+        raise ControlError(f"{args.file}: {error.strerror}") from error
+    return _tail(file, args.last, follow=args.follow)
+
+
+def _tail(file: BinaryIO, last: int, *, follow: bool) -> Iterator[bytes]:
+    """The last lines of a file, and with `follow` what is appended to it, for ever."""
+    lines = deque(file, maxlen=last + 1)
+    # A line without its end is still being written.
+    unfinished = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+    yield from list(lines)[-last:] if last else ()
+    while follow:
+        unfinished += file.readline()
+        if unfinished.endswith(b"\n"):
+            yield unfinished
+            unfinished = b""
+        else:
+            time.sleep(_POLL)
+
+
+def _show(lines: Iterator[bytes], output: str) -> int:
+    status = 0
+    decoder = msgspec.json.Decoder(FlowRecord)
+    if output == "table":
+        print(_ROW.format(*_HEAD).rstrip(), flush=True)
+    for line in lines:
+        try:
+            record = decoder.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            print(f"weir flows: not a flow record: {error}: {line[:80]!r}", file=sys.stderr)
+            status = 1
+            continue
+        # In ASCII: JSON leaves some characters as they are that would steer a terminal.
+        print(json.dumps(json.loads(line)) if output == "json" else row(record), flush=True)
+    return status
+
+
+def row(record: FlowRecord) -> str:
+    """A record as one line of the table."""
+    address = f"[{record.address}]" if ":" in record.address else record.address
+    client = record.client
+    cells = (
+        record.time.partition("T")[2].rstrip("Z")[:12],
+        f"uid {client.uid}" if client.uid is not None else client.address or "?",
+        record.protocol,
+        f"{record.host or address}:{record.port}",
+        record.decision,
+        record.reason + (f" ({record.rule})" if record.rule else ""),
+        amount(record.bytes_up),
+        amount(record.bytes_down),
+        f"{record.duration_ms:.1f}",
+    )
+    text = _ROW.format(*map(printable, cells))
+    return f"{text}  {printable(record.error)}" if record.error else text
+
+
+def amount(count: float) -> str:
+    """Bytes in at most six characters."""
+    for unit in ("", "K", "M", "G"):
+        if count < 10 * _KIB or unit == "G":
+            return f"{count:.0f}{unit}"
+        count /= _KIB
+    raise AssertionError
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"{count} is less than 0")
+    return count
