@@ -26,7 +26,7 @@ from weir_sidecar.edge.dns_query import (
 )
 from weir_sidecar.edge.dns_upstream import DNSUpstreams, UpstreamSocket
 from weir_sidecar.edge.icmp import Sockaddr, Unreachable
-from weir_sidecar.edge.reply_sockets import ReplySockets
+from weir_sidecar.edge.reply_sockets import Replies
 
 PENDING = 8192
 SWEEP = 1.0
@@ -42,7 +42,7 @@ class DNSForwarder:
         self,
         loop: asyncio.AbstractEventLoop,
         context: EdgeContext,
-        replies: ReplySockets,
+        replies: Replies,
         unreachable: Unreachable,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:

@@ -1,12 +1,15 @@
-"""Answers that come from the address that was asked: transparent UDP sockets bound to other hosts' addresses.
+"""Answers that come from the address that was asked.
 
-IP_TRANSPARENT needs NET_RAW, a port below 1024 NET_BIND_SERVICE. Where the process has neither, `open_socket` is
+With TPROXY from transparent UDP sockets bound to other hosts' addresses; with Redirect from the listener itself, where
+connection tracking puts the address right. IP_TRANSPARENT needs NET_RAW, a port below 1024 NET_BIND_SERVICE. Where the process has neither, `open_socket` is
 another: one that gets the socket from a process that has.
 """
 
 import socket
+import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from weir_sidecar.edge.icmp import Sockaddr, family_of
 
@@ -29,6 +32,16 @@ def transparent_socket(source: Sockaddr) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+class Replies(Protocol):
+    """Sends datagrams to clients from the addresses that they asked."""
+
+    def send(self, data: bytes, client: Sockaddr, source: Sockaddr) -> int:
+        """Send `data` to `client` from `source`. Returns 0 or the errno that lost it."""
+
+    def close(self) -> None:
+        """Close what was opened for it."""
 
 
 class ReplySockets:
@@ -67,3 +80,39 @@ class ReplySockets:
         for sock in self._socks.values():
             sock.close()
         self._socks.clear()
+
+
+class ListenerReplies:
+    """Mode Redirect: answers leave from the address that the kernel redirected the query to, which is loopback's."""
+
+    __slots__ = ("_socks",)
+
+    def __init__(self, listeners: Iterable[socket.socket]) -> None:
+        self._socks = {sock.family: sock for sock in listeners}
+
+    def send(self, data: bytes, client: Sockaddr, source: Sockaddr) -> int:  # noqa: ARG002 - the kernel knows it
+        """Send `data` to `client`; connection tracking makes it come from `source`. Returns 0 or an errno."""
+        family = family_of(client)
+        try:
+            self._socks[family].sendmsg([data], [_FROM_LOOPBACK[family]], 0, client)
+        except OSError as error:
+            return error.errno or 0
+        return 0
+
+    def close(self) -> None:
+        """The listeners belong to others."""
+
+
+# struct in_pktinfo (ip(7)) and in6_pktinfo (RFC 3542): interface, source address.
+_FROM_LOOPBACK: dict[int, tuple[int, int, bytes]] = {
+    socket.AF_INET: (
+        socket.IPPROTO_IP,
+        socket.IP_PKTINFO,
+        struct.pack("=I4s4s", 0, socket.inet_pton(socket.AF_INET, "127.0.0.1"), bytes(4)),
+    ),
+    socket.AF_INET6: (
+        socket.IPPROTO_IPV6,
+        socket.IPV6_PKTINFO,
+        struct.pack("=16sI", socket.inet_pton(socket.AF_INET6, "::1"), 0),
+    ),
+}

@@ -13,6 +13,7 @@ from weir_sidecar.contract.flow import Reason
 from weir_sidecar.edge.context import EdgeContext
 from weir_sidecar.edge.dns_forwarder import DNSForwarder
 from weir_sidecar.edge.icmp import Sockaddr
+from weir_sidecar.edge.listeners import IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR
 from weir_sidecar.edge.udp_relay import UDPRelay
 
 type Receive = Callable[[bytes, Sockaddr, Sockaddr], None]
@@ -20,37 +21,14 @@ type Receive = Callable[[bytes, Sockaddr, Sockaddr], None]
 
 BURST = 64
 """Datagrams per wakeup."""
-_RECEIVE_BUFFER = 1 << 20
-_IP_RECVORIGDSTADDR = 20
-_IPV6_RECVORIGDSTADDR, _IPV6_TRANSPARENT = 74, 75
 _ANCILLARY = 128
 _REMEMBERED = 1024
 
 DNS_PORT, QUIC_PORT = 53, 443
 
 
-def transparent_listener(family: socket.AddressFamily, port: int) -> socket.socket:
-    """The UDP socket that TPROXY hands datagrams to: on the wildcard address, telling original destinations."""
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR, 1)
-            sock.bind(("::", port))
-        else:
-            sock.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
-            sock.setsockopt(socket.SOL_IP, _IP_RECVORIGDSTADDR, 1)
-            sock.bind(("0.0.0.0", port))  # noqa: S104 - captured datagrams have any destination
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
 class UDPListener:
-    """Reads one socket. `destination` stands in for the original one where a socket cannot tell it (not transparent)."""
+    """Reads one socket. `destination` stands in for the original one where the kernel does not tell it (Redirect)."""
 
     __slots__ = ("_buffer", "_destination", "_loop", "_receive", "_remembered", "_sock", "_view")
 
@@ -101,8 +79,8 @@ class UDPListener:
 
 
 _ORIGINAL_DESTINATION = {
-    (socket.SOL_IP, _IP_RECVORIGDSTADDR),
-    (socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR),
+    (socket.SOL_IP, IP_RECVORIGDSTADDR),
+    (socket.IPPROTO_IPV6, IPV6_RECVORIGDSTADDR),
 }
 
 

@@ -13,7 +13,7 @@ from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, R
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 from weir_sidecar.edge.context import EdgeContext
 from weir_sidecar.edge.icmp import Sockaddr, Unreachable, connected, errors_of
-from weir_sidecar.edge.reply_sockets import ReplySockets
+from weir_sidecar.edge.reply_sockets import Replies
 
 IDLE = 60.0
 IDLE_UNANSWERED = 10.0
@@ -88,7 +88,7 @@ class UDPRelay:
         self,
         loop: asyncio.AbstractEventLoop,
         context: EdgeContext,
-        replies: ReplySockets,
+        replies: Replies,
         unreachable: Unreachable,
         limit: int = FLOWS,
     ) -> None:
