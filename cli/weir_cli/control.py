@@ -86,7 +86,10 @@ class Control:
     ) -> http.client.HTTPResponse:
         client = self._connected()
         if client is None:
-            raise ControlError(f"{self.directory}: no sidecar runs there; `weir run` starts one")
+            raise ControlError(
+                f"{self.directory}: no sidecar serves there; "
+                "a run with --state DIR is reached by --state DIR, one without by its --name"
+            )
         connection = http.client.HTTPConnection("localhost")
         connection.sock = client
         try:

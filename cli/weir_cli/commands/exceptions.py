@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         with Control(state_directory(args.state, args.name)) as control:
             if change is None:
-                _print_entries(_entries(control), args.output)
+                _print_entries(_entries(control, args), args.output)
             else:
-                _apply(control, change)
+                _apply(control, args, change)
                 print(json.dumps(msgspec.to_builtins(change)) if args.output == "json" else _done(change))
     except ControlError as error:
         print(f"weir exceptions: {printable(str(error))}", file=sys.stderr)
@@ -75,13 +75,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _entries(control: Control) -> tuple[Entry, ...]:
-    data = control.get("/trust") if control.runs() else _read(control)
+def _served(control: Control, args: argparse.Namespace) -> bool:
+    """Whether to ask the sidecar. Without --state nothing outlives it, so there is nobody else to ask."""
+    return args.state is None or control.runs()
+
+
+def _entries(control: Control, args: argparse.Namespace) -> tuple[Entry, ...]:
+    data = control.get("/trust") if _served(control, args) else _read(control)
     return () if data is None else _decoded(control, data).entries
 
 
-def _apply(control: Control, change: TrustChange) -> None:
-    if control.runs():
+def _apply(control: Control, args: argparse.Namespace, change: TrustChange) -> None:
+    if _served(control, args):
         control.post(f"/trust/{change.word}", {"host": change.host, "uid": change.uid, "ja4": change.ja4})
     else:
         _apply_to_file(control, change)

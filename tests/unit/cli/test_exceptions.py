@@ -10,6 +10,7 @@ import pytest
 
 from weir_cli.commands import exceptions
 from weir_cli.main import main
+from weir_cli.pod import names
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_cache import Bypass, TrustCache
@@ -196,6 +197,15 @@ def test_a_damaged_file_is_named_and_left_alone(ended, capsys):
         assert main(["exceptions", *arguments, "--state", str(ended)]) == 1
         assert "trust.json: trust cache: " in capsys.readouterr().err
     assert file.read_bytes() == b'{"version":1}'
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["pin", "example.com"]])
+def test_by_name_only_a_running_sidecar_is_asked(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.setattr(names, "RUNTIME", tmp_path)
+    (tmp_path / "shop").mkdir()
+    assert main(["exceptions", *arguments, "--name", "shop"]) == 1
+    assert "shop: no sidecar serves there; a run with --state DIR is reached by --state DIR" in capsys.readouterr().err
+    assert list((tmp_path / "shop").iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another UID")

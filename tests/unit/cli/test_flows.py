@@ -201,7 +201,7 @@ def test_following_a_sidecar_until_it_ends(state, capsys, monkeypatch):
     [
         (["{tmp}/no.jsonl"], "no.jsonl: No such file or directory"),
         (["--state", "{tmp}/none"], "none/sidecar: there is no such directory; `weir run --state DIR` makes one"),
-        (["--state", "{tmp}/{long}"], "no sidecar runs there; `weir run` starts one"),
+        (["--state", "{tmp}/{long}"], "no sidecar serves there; a run with --state DIR is reached by"),
         (["--name", "no-such-run"], "/run/weir/no-such-run: there is no such directory"),
     ],
 )
