@@ -95,7 +95,7 @@ class Policy:
         rests_on_address = rule.rests_on_address
         if verdict.decision is Decision.INTERCEPT and facts.host is not None and self._never.find(facts.host):
             verdict, rests_on_address = rule.spared, False
-        if self._verifies and facts.named_by_client and facts.address_from_dns is False and not rests_on_address:
+        if self._verifies and not rests_on_address and _is_doubtful(facts):
             return Verdict(Decision.DENY, Reason.ADDRESS_NOT_FROM_DNS, rule.name)
         return verdict
 
@@ -173,6 +173,11 @@ def _verdict(action: Action, protocol: Protocol, name: str | None) -> Verdict:
     if action is Action.INTERCEPT and protocol is Protocol.TCP:
         return Verdict(Decision.PASSTHROUGH, Reason.NOT_TLS_OR_HTTP, name)
     return Verdict(Decision.PASSTHROUGH, reason, name)
+
+
+def _is_doubtful(facts: FlowFacts) -> bool:
+    """Whether the client claims a name that DNS never gave the address for. An address as its own name is no claim."""
+    return facts.named_by_client and facts.address_from_dns is False and facts.host != facts.address
 
 
 def _within(number: int | None, ranges: _Ranges) -> bool:

@@ -224,6 +224,7 @@ def test_a_claimed_name_is_not_trusted_when_verify_address_is_deny():
         facts = flow("a.example", named_by_client=True, address_from_dns=truth)
         assert asked.decide(facts).decision is Decision.INTERCEPT
     assert asked.decide(flow("a.example", address_from_dns=False)).decision is Decision.INTERCEPT
+    assert asked.decide(flow("192.0.2.1", address="192.0.2.1", **LIE)).decision is Decision.INTERCEPT
 
 
 def test_a_denied_flow_keeps_its_own_reason():

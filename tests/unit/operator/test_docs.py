@@ -1,0 +1,83 @@
+"""The references for users keep step with the code."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from weir_operator import models
+from weir_operator.arrange import arrange
+from weir_operator.compile import compile_policies
+from weir_operator.load import load
+from weir_sidecar.contract.config import DNSDenial, FailOpen, SidecarConfig
+from weir_sidecar.contract.flow import FlowError, Reason
+
+DOCS = Path(__file__).parents[3] / "docs"
+REASONS = (DOCS / "reasons.md").read_text()
+POLICY = (DOCS / "policy.md").read_text()
+
+
+def rows(text):
+    return re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+
+
+def test_every_reason_is_explained_once():
+    before, _, _ = REASONS.partition("## Errors")
+    assert sorted(rows(before)) == sorted(Reason)
+
+
+def test_every_error_is_explained_once():
+    _, _, errors = REASONS.partition("## Errors")
+    assert sorted(rows(errors)) == sorted(FlowError)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.InterceptionSpec, models.Capture, models.Exclude, models.DNS, models.Rule, models.Match, models.App,
+        models.TrustPolicyRef, models.TrustSpec, models.CA, models.Injection, models.Upstream, models.Root,
+        models.FailOpen,
+    ],
+)  # fmt: skip
+def test_every_field_is_in_the_policy_reference(model):
+    named = set(re.findall(r"[A-Za-z0-9]+", " ".join(re.findall(r"`([^`\n]+)`", POLICY))))
+    assert {field.encode_name for field in msgspec.structs.fields(model)} <= named
+
+
+def test_the_policy_reference_tells_the_defaults():
+    assert "| `failOpen.ttl` | `1h` |" in POLICY
+    assert "| `failOpen.maxTTL` | `24h` |" in POLICY
+    assert "| `ca.leafLifetime` | `24h` |" in POLICY
+    config = SidecarConfig()
+    assert (config.trust.fail_open, config.trust.leaf_lifetime) == (FailOpen(ttl=3600.0, max_ttl=86400.0), 86400.0)
+    assert config.capture.dns.denial is DNSDenial.NXDOMAIN
+    spec = """
+      failureMode: Open
+      startup: Hold
+      defaultAction: Intercept
+      verifyAddress: Log
+      priority: 1000
+      capture:
+        mode: TPROXY
+        quic: Reject
+        otherUDP: Allow
+        otherProtocols: true
+        inbound: false
+        dns: {capture: true, stripECH: true, stripH3: true, blockDoHCanary: true, cache: false, denial: NXDOMAIN}
+"""
+    for line in re.findall(r"^ +(\w+): (\w+)$", spec, re.MULTILINE):
+        assert re.search(rf"^\| `{line[0]}` \| `?{line[1]}`? \|", POLICY, re.MULTILINE), line
+    document = f"apiVersion: weir.dev/v1alpha1\nkind: InterceptionPolicy\nmetadata: {{name: p}}\nspec:{spec}"
+    assert compile_policies(arrange(load(document.encode(), "p.yaml")), {}) == config
+
+
+def test_the_example_in_the_policy_reference_is_a_policy():
+    (example,) = re.findall(r"```yaml\n(.*?)```", POLICY, re.DOTALL)
+    config = compile_policies(arrange(load(example.encode(), "policy.md")), {})
+    assert [rule.name for rule in config.rules] == ["example/no-tracker"]
+
+
+def test_links_to_examples_lead_somewhere():
+    for link in re.findall(r"\]\(([^)]+)\)", POLICY):
+        assert (DOCS / link).exists()
