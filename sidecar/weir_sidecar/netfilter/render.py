@@ -18,7 +18,7 @@ def render(config: SidecarConfig, features: Features) -> str:
     """The text that replaces whatever rules of ours are loaded. Raises `RulesetError`."""
     body = "\n".join(line for table in build(config, features) for line in _table(table))
     label = f"weir {sha256(body.encode()).hexdigest()[:16]}"
-    return f'{render_removal(features)}\nadd table inet {TABLE} {{ comment "{label}"; }}\n{body}\n'
+    return f'{render_removal(features)}add table inet {TABLE} {{ comment "{label}"; }}\n{body}\n'
 
 
 def render_removal(features: Features) -> str:

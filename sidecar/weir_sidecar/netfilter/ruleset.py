@@ -283,7 +283,8 @@ def _marked(plan: Plan) -> Chain:
                 ),
             )
     rules += [
-        Rule(f"{marks.among('meta', marks.captured)} accept", "asked for the policy route itself: has it"),
+        # It took our policy route from the start, so even its source may be an address that is not the pod's.
+        Rule(f"{marks.among('meta', marks.captured)} drop", "asked for the policy route itself"),
         Rule(marks.put("meta", 0), "means nothing from others"),
     ]
     return Chain("marked", tuple(rules))

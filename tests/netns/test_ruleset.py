@@ -1,0 +1,149 @@
+"""Every golden ruleset on the real kernel: loads, loads twice the same, and goes without a trace."""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from golden.ruleset_cases import CASES
+from netns.capture_lab import inside, sh
+from weir_sidecar.contract.config import SidecarConfig
+from weir_sidecar.netfilter.features import Features
+from weir_sidecar.netfilter.render import render, render_removal
+from weir_sidecar.netsetup import capture, features
+from weir_sidecar.netsetup.commands import CaptureError, run
+
+pytestmark = pytest.mark.netns
+NAME = "wk-rules"
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    sh("ip", "netns", "add", NAME)
+    try:
+        with inside(NAME):
+            yield NAME
+    finally:
+        sh("ip", "netns", "del", NAME)
+
+
+def everything() -> str:
+    """All that capture could leave behind, without what changes by itself."""
+    rules = re.sub(r" expires \S+| timeout \S+ms", "", run("nft", "--stateless", "list", "ruleset"))
+    shown = [run("ip", flag, *what) for flag in ("-4", "-6") for what in (("rule",), ("route", "show", "table", "all"))]
+    return "\n".join([rules, *shown])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_text_loads_twice_alike_and_goes_clean(namespace: str, name: str) -> None:
+    text = render(*CASES[name])
+    run("nft", "-f", "-", stdin=text)
+    once = run("nft", "-s", "list", "ruleset")
+    run("nft", "-f", "-", stdin=text)
+    assert run("nft", "-s", "list", "ruleset") == once
+    assert "table inet weir" in once
+    run("nft", "-f", "-", stdin=render_removal(Features()))
+    assert run("nft", "list", "ruleset") == ""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_apply_twice_check_and_remove(namespace: str, name: str) -> None:
+    config = CASES[name][0]
+    run("ip", "link", "set", "lo", "up")
+    before = everything()
+    assert capture.check(config)
+    capture.apply(config)
+    once = everything()
+    assert capture.check(config) == ()
+    capture.apply(config)
+    assert everything() == once
+    capture.remove(config)
+    assert everything() == before
+    capture.remove(config)
+    assert everything() == before
+
+
+def test_apply_brings_loopback_up(namespace: str) -> None:
+    capture.apply(SidecarConfig())
+    assert "UP" in run("ip", "link", "show", "lo")
+
+
+def test_applying_the_same_does_not_touch_the_switch(namespace: str) -> None:
+    config = SidecarConfig()
+    capture.apply(config)
+    run("nft", "flush", "set", "inet", "weir", "alive")
+    capture.apply(config)
+    assert "elements" not in run("nft", "list", "set", "inet", "weir", "alive")
+
+
+def test_another_config_replaces_the_rules_and_the_mode_the_routes(namespace: str) -> None:
+    run("ip", "link", "set", "lo", "up")
+    bare = everything()
+    for first, second in (("default", "closed"), ("closed", "redirect"), ("redirect", "default")):
+        capture.apply(CASES[first][0])
+        capture.apply(CASES[second][0])
+        assert capture.check(CASES[second][0]) == ()
+        assert capture.check(CASES[first][0])
+    capture.apply(CASES["redirect"][0])
+    assert "15801" not in run("ip", "rule")
+    capture.remove(CASES["redirect"][0])
+    assert everything() == bare
+
+
+def test_what_is_missing_is_named(namespace: str) -> None:
+    config = SidecarConfig()
+    capture.apply(config)
+    run("ip", "-6", "rule", "del", "priority", "15801")
+    run("ip", "-4", "route", "flush", "table", "15801")
+    run("nft", "delete", "table", "inet", "weir")
+    table, route, rule = capture.check(config)
+    assert "nft table inet weir" in table
+    assert "-4 route" in route
+    assert "-6 rule" in rule
+    capture.apply(config)
+    assert capture.check(config) == ()
+
+
+def test_other_rules_and_tables_stay(namespace: str) -> None:
+    run("nft", "add table inet other")
+    run("ip", "link", "set", "lo", "up")
+    run("ip", "rule", "add", "priority", "15801", "fwmark", "0x5", "lookup", "77")
+    before = everything()
+    capture.apply(SidecarConfig())
+    capture.remove(SidecarConfig())
+    assert everything() == before
+
+
+def test_without_ipv6(namespace: str) -> None:
+    run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    run("ip", "link", "set", "lo", "up")
+    before = everything()
+    capture.apply(SidecarConfig())
+    assert capture.check(SidecarConfig()) == ()
+    assert "15801" not in run("ip", "-6", "rule")
+    capture.remove(SidecarConfig())
+    assert everything() == before
+
+
+def test_features_are_found_without_a_trace(namespace: str) -> None:
+    assert features.detect().ipv6
+    assert run("nft", "list", "ruleset") == ""
+
+
+def test_a_ruleset_that_nft_refuses_is_told(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "render", lambda config, found: "table inet weir { nonsense }\n")
+    with pytest.raises(CaptureError) as caught:
+        capture.apply(SidecarConfig())
+    assert "nft --file -" in str(caught.value)
+    assert "syntax error" in str(caught.value)
+    assert "weir doctor" in str(caught.value)
+    assert "weir" not in run("nft", "list", "tables")
+
+
+def test_a_config_no_rule_can_say_changes_nothing(namespace: str) -> None:
+    before = everything()
+    wrong = msgspec.structs.replace(SidecarConfig().marks, mask=0x10000000)
+    with pytest.raises(ValueError, match="two bits"):
+        capture.apply(msgspec.structs.replace(SidecarConfig(), marks=wrong))
+    assert everything() == before
