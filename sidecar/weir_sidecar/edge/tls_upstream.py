@@ -23,6 +23,9 @@ HOSTNAME_MISMATCH = 62
 IP_ADDRESS_MISMATCH = 64
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (X509_STORE_CTX_get_error(3))."""
 
+X25519MLKEM768 = 0x11EC
+"""The hybrid group of draft-ietf-tls-ecdhe-mlkem: offered to the upstream where the client can do it too."""
+
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _VERIFIED_NAMES = 4096
 
@@ -53,6 +56,8 @@ class UpstreamTLS:
             connection.set_alpn_protos(list(hello.alpn))
         if hello.max_version < SSL.TLS1_3_VERSION:
             connection.set_options(SSL.OP_NO_TLSv1_3)
+        if X25519MLKEM768 not in hello.groups:
+            session.offer_classical_groups()
         connection.set_connect_state()
         return session
 
