@@ -12,6 +12,13 @@ from weir_operator import grammar
 from weir_operator.nodes import Mapping, Node, Scalar, Sequence
 from weir_operator.problems import Position, Problem
 
+MAX_PROBLEMS = 100
+"""Told of one file; who has made more has given the wrong file."""
+
+
+class _EnoughError(Exception):
+    """There are `MAX_PROBLEMS`."""
+
 
 class _Bad:
     """Stands for a value that could not be read; its problem is noted."""
@@ -30,12 +37,17 @@ class Decoder:
 
     def read[M: msgspec.Struct](self, node: Node, model: type[M]) -> M | None:
         """The document as a `model`, or None, and then there is at least one problem."""
-        value = self._value(node, inspect.type_info(model), "")
+        try:
+            value = self._value(node, inspect.type_info(model), "")
+        except _EnoughError:
+            return None
         return value if isinstance(value, model) else None
 
     def note(self, position: Position, path: str, text: str) -> _Bad:
         """Add a problem."""
         self.problems.append(Problem(self._file, position, path, text))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _EnoughError
         return _BAD
 
     def _value(self, node: Node, kind: inspect.Type, path: str) -> Any:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from weir_operator.decode import Decoder
+from weir_operator.decode import MAX_PROBLEMS, Decoder
 from weir_operator.models import API_VERSION, KINDS, Document
 from weir_operator.nodes import Mapping, Node, Scalar, read
 from weir_operator.problems import PolicyError, Position, Problem
@@ -28,6 +28,8 @@ def load(data: bytes, file: str) -> tuple[Loaded[Document], ...]:
     nodes, problems = read(data, file)
     loaded: list[Loaded[Document]] = []
     for node in nodes:
+        if len(problems) >= MAX_PROBLEMS:
+            break
         decoder = Decoder(file)
         document = _document(node, decoder)
         problems += decoder.problems
@@ -36,7 +38,7 @@ def load(data: bytes, file: str) -> tuple[Loaded[Document], ...]:
     if not nodes and not problems:
         problems.append(Problem(file, None, "", f"found no document; allowed: documents of {', '.join(KINDS)}"))
     if problems:
-        raise PolicyError(sorted(problems, key=_order))
+        raise PolicyError(sorted(problems, key=_order)[:MAX_PROBLEMS])
     return tuple(loaded)
 
 

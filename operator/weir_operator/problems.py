@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+MAX_TEXT = 600
+"""Characters of a field's name, or of what is said of it, that are printed."""
+
 
 class Position(msgspec.Struct, frozen=True):
     """A place in a file; line and column count from 1, as editors do."""
@@ -22,7 +25,13 @@ class Problem(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.position.line}:{self.position.column}" if self.position else self.file
-        return f"{where}: {self.path}: {self.text}" if self.path else f"{where}: {self.text}"
+        return f"{where}: {_line(self.path)}: {_line(self.text)}" if self.path else f"{where}: {_line(self.text)}"
+
+
+def _line(text: str) -> str:
+    """Text that quotes a file, as part of one line that is fit for a terminal."""
+    short = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in short)
 
 
 class PolicyError(ValueError):

@@ -27,10 +27,10 @@ from weir_sidecar.core.policy import Policy
 from weir_sidecar.core.trust_cache import Bypass, InterceptNow, TrustCache
 from weir_sidecar.core.trust_dump import TrustDumpError
 from weir_sidecar.core.verdict import FlowFacts, Verdict
+from weir_sidecar.edge.dns_query import DOH_CANARY
 
 NOT_CAPTURED = "not_captured"
 """What no record says, because such a flow has none: the kernel never brings it to the sidecar."""
-DOH_CANARY = "use-application-dns.net"
 
 _WHY = {
     Reason.RULE: "it is the first rule that matches this flow",

@@ -258,6 +258,30 @@ def test_what_is_wrong_with_the_file_as_such(text, says):
     assert says in "\n".join(wrong(text))
 
 
+def test_not_more_is_told_than_anyone_reads():
+    assert len(wrong(policy("{" + ", ".join(f"k{n}: 1" for n in range(1000)) + "}"))) == 100
+    assert len(wrong((policy("{x: 1}") + "---\n") * 1000)) == 100
+    assert len(wrong("a: 1\n" * 1000)) == 100
+
+
+def test_a_problem_is_one_line_for_a_terminal():
+    assert "spec.a\\n\\x1b[31m: unknown field; allowed: " in only_problem('{"a\\n\\e[31m": 1}')
+    assert len(only_problem("{rules: [{action: Deny, name: 1" + "_" * 9999 + "}]}")) < 800
+
+
+def test_the_parser_in_python_alone_says_the_same(monkeypatch):
+    texts = [
+        policy("{failureMode: x, a: [*.b]}"),
+        "a: \x07\n",
+        "a: !x 1\n",
+        "a: 1\na: 2\n",
+        policy("{rules: [{name: no}]}"),
+    ]
+    fast = [wrong(text) for text in texts]
+    monkeypatch.setattr("weir_operator.nodes._LOADER", yaml.SafeLoader)
+    assert [wrong(text) for text in texts] == fast
+
+
 def test_aliases_are_read_and_bombs_refused():
     text = policy("{rules: [{action: Deny, match: &m {hosts: [a]}}, {action: Deny, match: *m}]}")
     (one,) = load(text.encode(), "p.yaml")
