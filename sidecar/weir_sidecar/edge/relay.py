@@ -79,6 +79,8 @@ class Relay:
 
     def failed(self, side: Side, end: End) -> None:
         """`side` is gone: the other end is told with a reset, as it would have been told without us."""
+        if self._ended > 2:
+            return
         if self._first is None:
             self._first = (side, end)
         reset_on_close(self._client)
@@ -90,15 +92,16 @@ class Relay:
         self.failed(Side.UPSTREAM, end)
 
     def _finish(self) -> None:
-        if self._ended > 2:
-            return
         self._ended = 3
-        self._up.stop()
-        self._down.stop()
+        up, down = self._up, self._down
+        # The ways know the relay: without this, each flow's memory would wait for the garbage collector.
+        del self._up, self._down
+        up.stop()
+        down.stop()
         self._client.close()
         self._upstream.close()
         side, end = self._first or (Side.UPSTREAM, End.RESET)
-        self._on_end(RelayEnd(self._up.total, self._down.total, side, end))
+        self._on_end(RelayEnd(up.total, down.total, side, end))
 
 
 def reset_on_close(sock: socket) -> None:
