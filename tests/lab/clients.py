@@ -121,7 +121,8 @@ def _git(host: str, own: PKI | None, scratch: Path) -> Command:
 
 def _pip(host: str, own: PKI | None, scratch: Path) -> Command:
     target = scratch / f"wheel-{host}"
-    trust = {"PIP_CERT": str(own.ca_file)} if own else {}
+    # pip is requests inside, where this variable wins over the session's own setting.
+    trust = {"PIP_CERT": str(own.ca_file), "REQUESTS_CA_BUNDLE": str(own.ca_file)} if own else {}
     script = (
         'rm -rf "$3"; "$1" -m pip download -q --no-deps --no-cache-dir --retries 0 --timeout 8 '
         '--index-url "$2" -d "$3" weir-lab-package && cat "$3"/*.whl | sha256sum'

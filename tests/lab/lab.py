@@ -6,6 +6,7 @@ bad certificate has its own. Any first label will do, so that a test gives each 
 """
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -98,25 +100,49 @@ class Lab:
         options: tuple[str, ...] = (),
     ) -> Run:
         """Run a command under `weir run` on the lab's machine."""
+        command, record = self._weir_command(argv, policy, state, options)
+        return self._run(command, timeout, record)
+
+    @contextlib.contextmanager
+    def running_weir(self, argv: list[str], policy: Policy, name: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A `weir run` to look at while it runs; its command ends when its standard input does.
+
+        `/proc/PID/root` of the process is the machine as `weir run` sees it, with the pod's run directory.
+        """
+        command, _ = self._weir_command(argv, policy, None, ("--name", name))
+        environment = self._environment()
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(self.network.inside(command), env=environment, **pipes) as process:
+            try:
+                yield process
+            finally:
+                process.communicate(timeout=30)
+
+    def _weir_command(
+        self, argv: list[str], policy: Policy, state: Path | None, options: tuple[str, ...]
+    ) -> tuple[list[str], Path]:
         self._runs += 1
         policy_file = self.directory / f"policy-{self._runs}.yaml"
         policy_file.write_text(policy.to_yaml())
         record = self.directory / f"records-{self._runs}.jsonl"
         more = ["--state", str(state)] if state else []
         head = [str(WEIR), "run", "-f", str(policy_file), "--record", str(record), *more, *options, "--"]
-        return self._run([*head, *argv], timeout, record)
+        return [*head, *argv], record
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        # Nothing of this machine's own settings for trust, proxies and mirrors reaches a client.
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return {**kept, "PYTHONPATH": str(ROOT / "tests")}
 
     def _run(self, argv: list[str], timeout: float, record: Path | None = None) -> Run:
-        # Nothing of this machine's own settings for trust, proxies and mirrors reaches a client.
-        environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        environment["PYTHONPATH"] = str(ROOT / "tests")
         done = subprocess.run(
             self.network.inside(argv),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=environment,
+            env=self._environment(),
             check=False,
         )
         if done.returncode == 125:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import socket
 import sys
 import time
@@ -181,6 +182,8 @@ def talk(address: str, port: int, host: str | None, ca: str, say: str) -> Outcom
     return [heard.decode(), "end"]
 
 
+_HANGS = 45
+
 KINDS: dict[str, Callable[..., Outcome]] = {
     made.__name__: made
     for made in (
@@ -212,14 +215,30 @@ def _run(probe: dict[str, Any]) -> dict[str, Any]:
     return {"outcome": outcome, "seconds": time.monotonic() - started}
 
 
+def _results(probes: list[dict[str, Any]], at_once: int) -> dict[str, dict[str, Any]]:
+    """Run these; one that hangs is given up, and keeps its thread."""
+    deadline = time.monotonic() + _HANGS
+    pool = ThreadPoolExecutor(at_once)
+    running = {probe["id"]: pool.submit(_run, probe) for probe in probes}
+    results = {}
+    for name, future in running.items():
+        try:
+            results[name] = future.result(max(deadline - time.monotonic(), 0))
+        except TimeoutError:
+            results[name] = {"outcome": f"failed: did not end in {_HANGS} s", "seconds": _HANGS}
+    return results
+
+
 def main(probes_file: str, results_file: str) -> None:
     probes = json.loads(Path(probes_file).read_text())
-    together = [probe for probe in probes if not probe["alone"]]
-    alone = [probe for probe in probes if probe["alone"]]
-    with ThreadPoolExecutor(16) as pool:
-        results = dict(zip([probe["id"] for probe in together], pool.map(_run, together), strict=True))
-    results.update({probe["id"]: _run(probe) for probe in alone})
+    results = _results([probe for probe in probes if not probe["alone"]], 16)
+    for probe in probes:
+        if probe["alone"]:
+            results.update(_results([probe], 1))
     Path(results_file).write_text(json.dumps(results))
+    # A thread that hangs would keep the process.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
