@@ -61,7 +61,7 @@ def acting_as(uid: int, gid: int = NOBODY) -> Iterator[None]:
 class Pod:
     """Two namespaces joined by a veth, a far end that answers "far", and a proxy that can be killed."""
 
-    def __init__(self, directory: Path, name: str = "wk") -> None:
+    def __init__(self, directory: Path, name: str = f"wk{os.getpid()}") -> None:
         self.directory = directory
         self.pod, self.far = f"{name}-pod", f"{name}-far"
         self.proxy: subprocess.Popen[str] | None = None

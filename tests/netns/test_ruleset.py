@@ -1,5 +1,6 @@
 """Every golden ruleset on the real kernel: loads, loads twice the same, and goes without a trace."""
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from weir_sidecar.netsetup import capture, features
 from weir_sidecar.netsetup.commands import CaptureError, run
 
 pytestmark = pytest.mark.netns
-NAME = "wk-rules"
+NAME = f"wk{os.getpid()}-rules"
 
 
 @pytest.fixture

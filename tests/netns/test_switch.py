@@ -383,6 +383,25 @@ def test_marks_set_by_an_application_exempt_nothing(pod: Pod) -> None:
         pod.kill()
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_udp_port_that_changes_hands_is_decided_again(pod: Pod, closed: bool) -> None:
+    pod.apply(config(closed=closed, exclude=Exclude(uids=(IDRange(1000, 1000),))))
+    pod.start()
+
+    def ask(version: int, uid: int, port: int) -> str:
+        with pod.new_socket(version, socket.SOCK_DGRAM, uid) as client:
+            client.bind(("", port))
+            client.connect((FAR[version], 123))
+            client.send(b"?")
+            return client.recv(100).decode()
+
+    for version in BOTH:
+        for port, direct in ((5001, 1000), (5002, PROXY)):
+            assert ask(version, direct, port) == "far"
+            assert ask(version, NOBODY, port) == proxied(version, 123)
+        assert ask(version, PROXY, port) == "far"
+
+
 def test_bound_to_loopback_nothing_leaves(pod: Pod) -> None:
     pod.apply(config(closed=True))
     with pod.wire() as frames, pod.new_socket(4, socket.SOCK_DGRAM) as client:

@@ -159,7 +159,11 @@ class Heartbeat(_Value, frozen=True):
 
 
 class Marks(_Value, frozen=True):
-    """Packet and connection mark bits and the routing table that Weir uses. One bit of the mark, nothing else."""
+    """Packet and connection mark bits and the routing table that Weir uses.
+
+    `mask` has two bits, `mark` is one of them: captured. The other means exempt, or on a packet: sent again by the
+    switch. Weir neither reads nor changes any other bit. The table's number is the policy rule's priority as well.
+    """
 
     mark: int = 0x10000000
     mask: int = 0x30000000

@@ -111,7 +111,12 @@ def _output(plan: Plan) -> Chain:
     ]
     if plan.config.capture.dns.capture:
         rules.append(Rule("ct direction original udp dport 53 goto decide", "each query is decided for itself"))
-    rules.append(Rule(f"{marks.among('ct', marks.captured)} goto captured", "decided before"))
+    # A TCP connection begins with a SYN. A UDP port may have changed hands, with the connection still known.
+    rules += [
+        Rule(f"meta l4proto udp {plan.proxy} goto exempt", "the proxy's own, whoever had the port before"),
+        Rule(f"{marks.among('ct', marks.captured)} goto captured", "decided before"),
+        Rule(f"meta l4proto udp {marks.among('ct', marks.second)} goto decide", "still exempt?"),
+    ]
     if plan.open:
         rules.append(Rule("ct state established accept", "decided before, or older than these rules"))
     else:
