@@ -185,20 +185,21 @@ class Interception:
         self._watch(SETTLED)
         return None
 
-    async def _handshake(self, session: Session, after_step: Callable[[Session], None] | None = None) -> None:
+    async def _handshake(self, session: Session, after_step: Callable[[], None] | None = None) -> None:
         """Raises `SessionEndedError`, `TimeoutError`."""
         deadline = self._interceptor.clock() + self._interceptor.handshake_timeout
         fds = (session.sock.fileno(),)
         while (step := session.handshake()) is not Step.DONE:
             if after_step is not None:
-                after_step(session)
+                after_step()
             left = deadline - self._interceptor.clock()
             readable, writable = (fds, ()) if step is Step.WANT_READ else ((), fds)
             if left <= 0 or await wait_any(self._loop, readable, writable, left) is None:
                 raise TimeoutError
 
-    def _flown(self, session: Session) -> None:
-        if self._flight_at is None and session.certificate_sent:
+    def _flown(self) -> None:
+        """The client is to answer: our Certificate is out (or a HelloRetryRequest, which no client is known to refuse)."""
+        if self._flight_at is None:
             self._flight_at = self._interceptor.clock()
             self._watch(STALLED)
 
@@ -244,7 +245,7 @@ class Interception:
             ClientSide(
                 end=end,
                 alert=client.alert,
-                certificate_sent=client.certificate_sent,
+                certificate_sent=self._flight_at is not None,
                 handshake_completed=self._completed,
                 application_bytes=int(self._proven),
                 seconds_after_flight=since,

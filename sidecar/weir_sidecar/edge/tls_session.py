@@ -6,19 +6,17 @@ The only module that knows pyOpenSSL's ways; both sides of an interception use i
 
 from enum import Enum, StrEnum
 from socket import SHUT_WR, socket
+from typing import Any
 
 from OpenSSL import SSL, _util
 
 _LIB = _util.lib
-"""pyOpenSSL's binding: for two mode bits and one call that its public face lacks."""
+"""pyOpenSSL's binding. Its public face turns errors into strings, and calls Python at each step of a handshake."""
+
+_ALERT_REASONS = 1000
+"""SSL_AD_REASON_OFFSET (openssl/ssl.h): the reason of an error that an alert caused is the alert plus this."""
 
 _READ_ALERT = SSL.SSL_CB_READ_ALERT
-_CONNECT_LOOP = SSL.SSL_CB_CONNECT_LOOP
-_ACCEPT_LOOP = SSL.SSL_CB_ACCEPT_LOOP
-_CERTIFICATE_REQUEST_STATE = b"SSLv3/TLS read server certificate request"
-_CERTIFICATE_STATE = b"SSLv3/TLS write certificate"
-"""OpenSSL's own names of two states (SSL_state_string_long(3)): the only sign that it shows us of these messages."""
-
 _CLOSE_NOTIFY = 0
 RECORD_BYTES = 16384
 """The most that one TLS record carries (RFC 8446, section 5.1), and so the most that one read returns."""
@@ -75,18 +73,22 @@ def new_context(min_version: int = SSL.TLS1_2_VERSION) -> SSL.Context:
         SSL.MODE_RELEASE_BUFFERS | _LIB.SSL_MODE_ENABLE_PARTIAL_WRITE | _LIB.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_info_callback(_observe)
     return context
+
+
+def note_certificate_requests(context: SSL.Context) -> None:
+    """Let sessions of a client-side `context` note a CertificateRequest (SSL_CTX_set_cert_cb(3)); none is answered."""
+    _LIB.SSL_CTX_set_cert_cb(context._context, _certificate_requested, _util.ffi.NULL)
 
 
 class Session:
     """One side's TLS connection. `alpn` is what a server side will choose, or what a client side was given."""
 
     __slots__ = (
+        "_ssl",
         "alert",
         "alpn",
         "certificate_requested",
-        "certificate_sent",
         "closed_by_notify",
         "connection",
         "recv",
@@ -101,9 +103,9 @@ class Session:
         self.alert: int | None = None
         self.closed_by_notify = False
         self.certificate_requested = False
-        self.certificate_sent = False
         self.verify_error = 0
         self.connection = connection = SSL.Connection(context, sock)
+        self._ssl = connection._ssl
         connection.set_app_data(self)
         # Bound once: these two are the hot path.
         self.recv = connection.recv
@@ -111,20 +113,37 @@ class Session:
 
     def offer_classical_groups(self) -> None:
         """Offer no post-quantum key share: for a client that has none, it costs 0.2 ms of CPU and protects nothing."""
-        if _LIB.SSL_set1_curves_list(self.connection._ssl, _CLASSICAL_GROUPS) != 1:
+        if _LIB.SSL_set1_curves_list(self._ssl, _CLASSICAL_GROUPS) != 1:
             raise ValueError("OpenSSL does not know the groups X25519, P-256 and P-384")
 
     def handshake(self) -> Step:
         """Go on with the handshake. Raises `SessionEndedError`."""
-        try:
-            self.connection.do_handshake()
-        except SSL.WantReadError:
-            return Step.WANT_READ
-        except SSL.WantWriteError:
-            return Step.WANT_WRITE
-        except SSL.Error as error:
-            raise self.ended(error) from error
-        return Step.DONE
+        result = _LIB.SSL_do_handshake(self._ssl)
+        if result == 1:
+            # From here on alerts come between records, and only this tells a close_notify from a FIN.
+            _LIB.SSL_set_info_callback(self._ssl, _alert_read)
+            return Step.DONE
+        match _LIB.SSL_get_error(self._ssl, result):
+            case _LIB.SSL_ERROR_WANT_READ:
+                return Step.WANT_READ
+            case _LIB.SSL_ERROR_WANT_WRITE:
+                return Step.WANT_WRITE
+            case error:
+                raise self._handshake_ended(error, _util.ffi.errno)
+
+    def _handshake_ended(self, error: int, errno: int) -> SessionEndedError:
+        reason = _LIB.ERR_GET_REASON(_LIB.ERR_peek_error())
+        # An error that stays in OpenSSL's queue would be taken for the next connection's.
+        _LIB.ERR_clear_error()
+        self.verify_error = _LIB.SSL_get_verify_result(self._ssl)
+        if error == _LIB.SSL_ERROR_SSL and reason >= _ALERT_REASONS:
+            self.alert = reason - _ALERT_REASONS
+            return SessionEndedError(End.ALERT, self.alert)
+        if error == _LIB.SSL_ERROR_ZERO_RETURN:
+            return SessionEndedError(End.CLOSE_NOTIFY)
+        if error == _LIB.SSL_ERROR_SYSCALL:
+            return SessionEndedError(End.RESET if errno else End.FIN)
+        return SessionEndedError(End.TLS_ERROR)
 
     def ended(self, error: SSL.Error) -> SessionEndedError:
         """What `error`, raised by `recv`, `send` or a handshake, says about the peer."""
@@ -166,14 +185,17 @@ class Session:
         return VERSION_NAMES.get(self.connection.get_protocol_version())
 
 
-def _observe(connection: SSL.Connection, where: int, value: int) -> None:
+@_util.ffi.callback("void (*)(const SSL *, int, int)")  # type: ignore[untyped-decorator]
+def _alert_read(ssl: Any, where: int, value: int) -> None:
     if where & _READ_ALERT == _READ_ALERT:
-        session = connection.get_app_data()
+        session = SSL.Connection._reverse_mapping[ssl].get_app_data()
         if value & 0xFF == _CLOSE_NOTIFY:
             session.closed_by_notify = True
         else:
             session.alert = value & 0xFF
-    elif where & _CONNECT_LOOP == _CONNECT_LOOP and connection.get_state_string() == _CERTIFICATE_REQUEST_STATE:
-        connection.get_app_data().certificate_requested = True
-    elif where & _ACCEPT_LOOP == _ACCEPT_LOOP and connection.get_state_string() == _CERTIFICATE_STATE:
-        connection.get_app_data().certificate_sent = True
+
+
+@_util.ffi.callback("int (*)(SSL *, void *)")  # type: ignore[untyped-decorator]
+def _certificate_requested(ssl: Any, _: Any) -> int:
+    SSL.Connection._reverse_mapping[ssl].get_app_data().certificate_requested = True
+    return 1

@@ -16,7 +16,7 @@ from service_identity.cryptography import extract_patterns
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 
 from weir_sidecar.certs.bundle import certificates
-from weir_sidecar.edge.tls_session import Session, new_context
+from weir_sidecar.edge.tls_session import Session, new_context, note_certificate_requests
 from weir_sidecar.wire.clienthello import ClientHello
 
 HOSTNAME_MISMATCH = 62
@@ -36,7 +36,8 @@ class UpstreamTLS:
     def __init__(self, roots_pem: tuple[bytes, ...], min_tls_version: str = "1.2") -> None:
         """Trust `roots_pem` (PEM bundles) and nothing else. Raises `BundleError` or `crypto.Error` for what is no certificate."""
         context = new_context(_VERSIONS[min_tls_version])
-        context.set_verify(SSL.VERIFY_PEER, _note_verify_error)
+        context.set_verify(SSL.VERIFY_PEER)
+        note_certificate_requests(context)
         store = context.get_cert_store()
         assert store is not None
         for pem in roots_pem:
@@ -87,11 +88,3 @@ def _match(certificate: x509.Certificate, names: tuple[str, ...]) -> int:
             continue
         return 0
     return error
-
-
-def _note_verify_error(connection: SSL.Connection, _: crypto.X509, error: int, __: int, ok: int) -> bool:
-    """OpenSSL's verdict on one certificate of the chain: kept as a number, never overruled."""
-    if not ok:
-        session = connection.get_app_data()
-        session.verify_error = session.verify_error or error
-    return bool(ok)
