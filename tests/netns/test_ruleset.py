@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from golden.ruleset_cases import CASES
 from netns.capture_lab import inside, sh
-from weir_sidecar.contract.config import SidecarConfig
+from weir_sidecar.contract.config import DNS, Capture, Exclude, IDRange, PortRange, SidecarConfig
 from weir_sidecar.netfilter.features import Features
+from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netfilter.render import render, render_removal
 from weir_sidecar.netsetup import capture, features
 from weir_sidecar.netsetup.commands import CaptureError, run
@@ -104,6 +107,32 @@ def test_what_is_missing_is_named(namespace: str) -> None:
     assert "-6 rule" in rule
     capture.apply(config)
     assert capture.check(config) == ()
+
+
+RANGES = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted)
+PORTS = st.lists(RANGES.map(lambda pair: PortRange(*pair)), max_size=3).map(tuple)
+IDS = st.lists(RANGES.map(lambda pair: IDRange(*pair)), max_size=3).map(tuple)
+CIDRS = st.lists(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str), max_size=3).map(tuple)
+NAMES = st.lists(st.from_regex(r"[!-~]{1,14}[!-~*]?", fullmatch=True), max_size=2).map(tuple)
+CAPTURES = st.builds(
+    Capture,
+    ports=PORTS,
+    exclude=st.builds(Exclude, ports=PORTS, cidrs=CIDRS, uids=IDS, gids=IDS, interfaces=NAMES),
+    dns=st.builds(DNS, capture=st.booleans()),
+    other_protocols=st.booleans(),
+)
+CONFIGS = st.builds(SidecarConfig, capture=CAPTURES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(CONFIGS, st.builds(Features, dup=st.booleans(), ipv6=st.booleans()))
+def test_what_renders_loads(config: SidecarConfig, found: Features) -> None:
+    try:
+        text = render(config, found)
+    except RulesetError:
+        assert config.capture.exclude.interfaces  # the only part here that may hold what no rule can say
+        return
+    run("nft", "--check", "-f", "-", stdin=text)
 
 
 def test_other_rules_and_tables_stay(namespace: str) -> None:

@@ -9,8 +9,9 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
 from weir_sidecar.contract.config import IDRange, PortRange
 
-# IFNAMSIZ is 16 with its NUL; dev_valid_name() in the kernel forbids '/', ':' and blanks, nft cannot quote '"'.
-_INTERFACE = re.compile(r'[^\s"/:*\\]{1,15}|[^\s"/:*\\]{1,14}\*')
+# IFNAMSIZ is 16 with its NUL; dev_valid_name() in the kernel forbids '/', ':' and blanks, and nft cannot quote '"'.
+_PLAIN = r"""[!#-)+-.0-9;-[\]-~]"""
+_INTERFACE = re.compile(rf"{_PLAIN}{{1,15}}|{_PLAIN}{{1,14}}\*")
 
 
 class RulesetError(ValueError):
