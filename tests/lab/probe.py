@@ -151,7 +151,7 @@ def short_connections(address: str, port: int, host: str | None, ca: str, number
     shared = context(ca)
 
     def one(index: int) -> str:
-        said = b"connection %d" % index
+        said = b"connection %d\n" % index
         try:
             with connected(address, port, 20) as sock:
                 stream = shared.wrap_socket(sock, server_hostname=host) if host else sock

@@ -62,12 +62,12 @@ def reset_at_once(sock: socket.socket) -> None:
 
 
 def reset_after_request(sock: socket.socket) -> None:
-    sock.recv(1)
+    sock.recv(_READ)
     reset(sock)
 
 
 def reset_in_answer(sock: socket.socket) -> None:
-    sock.recv(1)
+    sock.recv(_READ)
     sock.sendall(b"half an ans")
     time.sleep(0.2)
     reset(sock)
