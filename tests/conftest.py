@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for line in terminalreporter.config.stash.get(NOTES, []):
         terminalreporter.write_line(f"measured: {line}")
     if not reasons:
-        terminalreporter.write_line("not run: nothing; every client and every test was")
+        terminalreporter.write_line("not run: nothing of what was selected")
         return
     terminalreporter.section("not run", sep="=", yellow=True)
     for reason, tests in sorted(reasons.items()):

@@ -149,6 +149,8 @@ def test_a_host_that_policy_pins_is_never_touched(direct: Column, pinned: Column
     assert {(r["decision"], r["reason"]) for r in records} == {("passthrough", "never_intercept")}
 
 
-def test_the_distrusting_column_starts_with_interception(distrusting: Column) -> None:
+def test_the_distrusting_column_starts_with_interception(distrusting: Column, note: list[str]) -> None:
     """Guards the column above: a Weir that intercepts nothing would pass it."""
     assert any(record["decision"] == "intercept" for record in distrusting.records)
+    failed = (f"{name} {len(attempts) - 1}" for name, attempts in sorted(distrusting.attempts.items()))
+    note.append(f"attempts that failed before passthrough: {', '.join(failed)}")
