@@ -69,7 +69,7 @@ def test_reject_fails_the_handshake(lab: Lab, rejecting: Probed, kind: str) -> N
     assert str(outcome["verified"]).startswith("tls:"), "a TLS failure, not success and not a bare reset"
     assert outcome["shown"] is None, "not even a careless client gets a leaf"
     for record in _records(lab, rejecting, kind):
-        assert record["decision"] == "intercept"
+        assert record["decision"] == "deny"
         assert record["error"] == "upstream_certificate_invalid"
         assert record["tls"]["verify_error"]
 

@@ -5,7 +5,7 @@ reads an older version; `VERSION` changes when a field changes its meaning.
 """
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +17,11 @@ type Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=False):
     """A frozen part of the config; unknown fields are errors."""
+
+
+def _in_order(first: int, last: int) -> None:
+    if first > last:
+        raise ValueError(f"a range goes from its first number to its last, but {first} comes after {last}")
 
 
 class CaptureMode(StrEnum):
@@ -95,6 +100,9 @@ class PortRange(_Value, frozen=True):
     first: Port
     last: Port
 
+    def __post_init__(self) -> None:
+        _in_order(self.first, self.last)
+
     def __contains__(self, port: int) -> bool:
         return self.first <= port <= self.last
 
@@ -104,6 +112,9 @@ class IDRange(_Value, frozen=True):
 
     first: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 2)]
     last: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 2)]
+
+    def __post_init__(self) -> None:
+        _in_order(self.first, self.last)
 
     def __contains__(self, number: int) -> bool:
         return self.first <= number <= self.last
@@ -150,12 +161,23 @@ class Ports(_Value, frozen=True):
     admin: Port = 15802
     heartbeat: Port = 15803
 
+    def __post_init__(self) -> None:
+        if self.tcp == self.admin or self.udp == self.heartbeat:
+            raise ValueError("tcp and admin, and udp and heartbeat, are different ports")
+
 
 class Heartbeat(_Value, frozen=True):
     """The dead-man's switch: a datagram each `interval`; after `timeout` without one new flows are not captured."""
 
-    interval: Seconds = 0.2
+    interval: Annotated[float, msgspec.Meta(ge=0.02)] = 0.2
     timeout: Seconds = 1.0
+
+    def __post_init__(self) -> None:
+        if self.timeout < 2 * self.interval:
+            raise ValueError(
+                f"the timeout is at least two intervals, so that one late beat opens nothing; {self.timeout} s is less"
+                f" than twice {self.interval} s"
+            )
 
 
 class Marks(_Value, frozen=True):
@@ -210,7 +232,7 @@ class Upstream(_Value, frozen=True):
     roots_pem: tuple[str, ...] = ()
     """PEM bundles to trust in addition to, or with `system_roots=False` instead of, the system's."""
     system_roots: bool = True
-    min_tls_version: str = "1.2"
+    min_tls_version: Literal["1.2", "1.3"] = "1.2"
     on_invalid_certificate: OnInvalidCertificate = OnInvalidCertificate.REJECT
 
 
@@ -243,8 +265,8 @@ class Limits(_Value, frozen=True):
     connect_timeout: Seconds = 130.0
     handshake_timeout: Seconds = 60.0
     canary_wait: Seconds = 5.0
-    client_hello_bytes: int = 65536
-    flows: int = 16384
+    client_hello_bytes: Annotated[int, msgspec.Meta(ge=4096, le=65536)] = 65536
+    flows: Annotated[int, msgspec.Meta(ge=1)] = 16384
 
 
 class SidecarConfig(_Value, frozen=True):

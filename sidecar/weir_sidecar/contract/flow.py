@@ -114,6 +114,8 @@ class FlowRecord(_Record, frozen=True):
     bytes_down: int
     duration_ms: float
     error: str | None = None
+    address_from_dns: bool | None = None
+    """Whether DNS gave this pod `address` for the name that the client claims; null where there is nothing to compare."""
 
 
 _encoder = msgspec.json.Encoder()

@@ -243,6 +243,8 @@ def run(options: Options) -> int:
     identity = opened.config.identity
     if os.geteuid() == 0:
         privileges.drop(identity.uid, identity.gid)
+    else:
+        privileges.drop(os.geteuid(), os.getegid())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(opened, options.ready_fd))
     return 0

@@ -51,6 +51,7 @@ class TCPFlow:
         "_dial",
         "_down",
         "_error",
+        "_from_dns",
         "_hello",
         "_host",
         "_interceptor",
@@ -95,6 +96,7 @@ class TCPFlow:
         self._verdict = Verdict(Decision.PASSTHROUGH, Reason.CLIENT_GONE)
         self._tls: TLSFacts | None = None
         self._error: FlowError | None = None
+        self._from_dns: bool | None = None
         self._up = 0
         self._down = 0
 
@@ -165,14 +167,15 @@ class TCPFlow:
         now = context.now()
         claimed = peeked.hello.sni if peeked.hello is not None else peeked.host
         self._host = claimed or context.names.name_of(self._address, now)
-        named = claimed is not None and context.config.capture.dns.capture
+        if claimed is not None and context.config.capture.dns.capture:
+            self._from_dns = context.names.gave(claimed, self._address, now) is True
         facts = FlowFacts(
             protocol=self._protocol,
             address=self._address,
             port=self._port,
             host=self._host,
             named_by_client=claimed is not None,
-            address_from_dns=context.names.gave(claimed, self._address, now) is True if named and claimed else None,
+            address_from_dns=self._from_dns,
             uid=self._uid,
             ja4=self._ja4,
         )
@@ -216,6 +219,7 @@ class TCPFlow:
     async def _not_intercepted(self, result: Unsuitable, host: str) -> None:
         """The upstream's side says that this flow cannot, or must not, be intercepted; the client was not answered."""
         if result.alert is not None:
+            self._verdict = Verdict(Decision.DENY, result.reason, self._verdict.rule)
             self._error = FlowError.UPSTREAM_CERTIFICATE_INVALID
             await self._last_word(alert_record(result.alert))
             return
@@ -296,6 +300,7 @@ class TCPFlow:
             bytes_down=self._down,
             duration_ms=round((context.now() - self._started) * 1000, 3),
             error=self._error,
+            address_from_dns=self._from_dns,
         )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from socket import socket
+from socket import IPPROTO_TCP, socket
 
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason
 from weir_sidecar.edge.context import EdgeContext, Endpoint
@@ -104,13 +104,14 @@ class TCPListeners:
 
     def _refuse(self, client: socket, peer: Endpoint, destination: Endpoint, reason: Reason) -> None:
         context = self._context
+        uid = context.uid_of(peer, destination, IPPROTO_TCP)
         reset_on_close(client)
         client.close()
         context.record(
             FlowRecord(
                 time=context.wall(),
                 id=context.new_id(),
-                client=Client(address=peer[0]),
+                client=Client(uid, address=peer[0]),
                 protocol=Protocol.TCP,
                 host=None,
                 sni=None,

@@ -18,12 +18,10 @@ class RulesetError(ValueError):
     """A config value that no rule can say; the text names the field, what was found and what is allowed."""
 
 
-def merge(ranges: Iterable[tuple[int, int]], field: str) -> list[tuple[int, int]]:
+def merge(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Sorted, with overlapping and adjoining ranges made one: nft refuses sets whose intervals overlap."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
-        if first > last:
-            raise RulesetError(f"{field}: {first}-{last} ends before it begins; write {last}-{first}")
         if merged and first <= merged[-1][1] + 1:
             merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
         else:
@@ -33,12 +31,12 @@ def merge(ranges: Iterable[tuple[int, int]], field: str) -> list[tuple[int, int]
 
 def port_set(ports: Iterable[PortRange]) -> str:
     """Ports as an anonymous set."""
-    return _set(merge(((port.first, port.last) for port in ports), "ports"))
+    return _set(merge((port.first, port.last) for port in ports))
 
 
 def id_set(ids: Iterable[IDRange]) -> str:
     """UIDs or GIDs as an anonymous set."""
-    return _set(merge(((number.first, number.last) for number in ids), "uids or gids"))
+    return _set(merge((number.first, number.last) for number in ids))
 
 
 def _set(ranges: list[tuple[int, int]]) -> str:

@@ -14,6 +14,6 @@ RANGES = st.lists(
 
 @given(RANGES)
 def test_merge_keeps_the_numbers_and_leaves_gaps(ranges: list[tuple[int, int]]) -> None:
-    merged = merge(ranges, "x")
+    merged = merge(ranges)
     assert {n for a, b in merged for n in range(a, b + 1)} == {n for a, b in ranges for n in range(a, b + 1)}
     assert all(a[1] + 1 < b[0] for a, b in pairwise(merged))

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from golden.ruleset_cases import CASES
-from weir_sidecar.contract.config import Capture, Exclude, IDRange, Marks, PortRange, SidecarConfig
+from weir_sidecar.contract.config import Capture, Exclude, Marks, PortRange, SidecarConfig
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netfilter.render import loaded_as, render, render_removal
@@ -68,8 +68,6 @@ def test_removal_names_only_what_is_ours() -> None:
         (Exclude(interfaces=("abcdefghijklmnop",)), "abcdefghijklmnop"),
         (Exclude(interfaces=("eth*0",)), "eth*0"),
         (Exclude(interfaces=("eth0\n",)), "eth0"),
-        (Exclude(ports=(PortRange(9, 5),)), "9-5"),
-        (Exclude(uids=(IDRange(7, 3),)), "7-3"),
     ],
 )
 def test_what_no_rule_can_say(exclude: Exclude, named: str) -> None:
