@@ -3,7 +3,6 @@
 A message is read only as far as needed. Offsets count from the message's first byte; nothing here copies a message.
 """
 
-import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -28,7 +27,15 @@ _EDE_BLOCKED = struct.pack("!HHH", 15, 2, 15)  # RFC 8914: Extended DNS Error, "
 _HEADER = struct.Struct("!HHHHHH")
 _RECORD = struct.Struct("!HHIH")
 _U16 = struct.Struct("!H")
-_PLAIN = re.compile(rb"[!-\[\]-~]*").fullmatch
+_TYPE_AND_CLASS = struct.Struct("!HH")
+_ONE, _NO_RECORDS, _ONE_ADDITIONAL = b"\0\1", bytes(6), bytes(5) + b"\1"
+_ROOT_OPT = b"\0" + OPT.to_bytes(2)
+_FIRST_PRINTABLE = 0x21
+# Lower case; what is not printable, as the length of a short label, becomes a dot; what would need escaping, no ASCII.
+_AS_TEXT = bytes(
+    0xFF if byte in b"\0\\" or byte > 0x7E else ord(".") if byte < _FIRST_PRINTABLE else byte
+    for byte in range(256)
+).lower()
 _POINTER = 0xC0
 _MAX_LABEL = 63
 
@@ -62,34 +69,42 @@ class Record(NamedTuple):
 
 def parse_query(data: bytes) -> Question:
     """Read a query: one question, records that fit, nothing after them (RFC 9619). Raises `MalformedDNS`."""
+    labels = longest = 0
+    offset = HEADER_SIZE
     try:
-        _, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(data)
-        labels = []
-        offset = HEADER_SIZE
         while length := data[offset]:
-            if length > _MAX_LABEL:
-                raise MalformedDNS(f"label of {length} bytes in the question")
-            labels.append(data[offset + 1 : offset + 1 + length])
             offset += 1 + length
-        qtype, qclass = struct.unpack_from("!HH", data, offset + 1)
+            labels += 1
+            longest = max(longest, length)
+        qtype, qclass = _TYPE_AND_CLASS.unpack_from(data, offset + 1)
     except (struct.error, IndexError):
         raise MalformedDNS(f"{len(data)} bytes end inside the header or the question") from None
-    if flags & _QR or questions != 1 or offset + 1 - HEADER_SIZE > MAX_NAME:
-        raise MalformedDNS(f"flags {flags:#06x}, {questions} questions, name of {offset + 1 - HEADER_SIZE} bytes")
+    size = offset + 1 - HEADER_SIZE
+    if data[2] & (_QR >> 8) or data[4:6] != _ONE or longest > _MAX_LABEL or size > MAX_NAME:
+        raise MalformedDNS(f"no query with one question: {data[:HEADER_SIZE].hex()}, {size} bytes of name")
     last = end = offset + 5
-    if answers or authorities or additionals:
+    if data[6:12] == _ONE_ADDITIONAL and data[end : end + 3] == _ROOT_OPT:
+        last = end + 11 + int.from_bytes(data[end + 9 : end + 11])
+    elif data[6:12] != _NO_RECORDS:
         for record in records(data, end):
             last = record.end
     if last != len(data):
         raise MalformedDNS(f"{len(data) - last} bytes after the last record")
-    return Question(_text(labels), qtype, qclass, end)
+    return Question(_name(data, offset, labels, longest), qtype, qclass, end)
 
 
-def _text(labels: list[bytes]) -> str:
-    joined = b".".join(labels).lower()
-    if _PLAIN(joined) and joined.count(b".") == max(len(labels) - 1, 0):
-        return joined.decode("ascii")
-    return ".".join("".join(_escaped(byte) for byte in label.lower()) for label in labels)
+def _name(data: bytes, end: int, labels: int, longest: int) -> str:
+    """The question's name as text. Nearly all names are plain: no length and no byte of them is taken for another."""
+    if longest < _FIRST_PRINTABLE:
+        text = data[HEADER_SIZE + 1 : end].translate(_AS_TEXT)
+        if text.isascii() and text.count(b".") == max(labels - 1, 0):
+            return text.decode("ascii")
+    parts = []
+    offset = HEADER_SIZE
+    while length := data[offset]:
+        parts.append("".join(map(_escaped, data[offset + 1 : offset + 1 + length].lower())))
+        offset += 1 + length
+    return ".".join(parts)
 
 
 def _escaped(byte: int) -> str:

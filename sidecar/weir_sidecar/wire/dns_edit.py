@@ -5,6 +5,7 @@ anew: names compressed again where RFC 1035 allows it, everything else byte for 
 that a signature over a changed record does not hold; AD is cleared, because it no longer speaks of this answer.
 """
 
+import re
 import struct
 
 from weir_sidecar.wire.dns import (
@@ -23,7 +24,7 @@ _MANDATORY, _ALPN, _NO_DEFAULT_ALPN, _ECH = 0, 1, 2, 5
 _AD = 0x20  # in the header's fourth byte
 _POINTER = 0xC0
 _MAX_POINTER = 0x3FFF
-_SIGNATURES = tuple(struct.pack("!HH", rtype, 1) for rtype in (SVCB, HTTPS))
+_SIGNATURE = re.compile(rb"\x00[\x40\x41]\x00\x01")  # type SVCB (64) or HTTPS (65), class IN
 
 # RDATA that may hold compressed names (RFC 3597 section 4): bytes before the names, how many names, whether we may
 # compress them when we write (RFC 1035 types only).
@@ -44,7 +45,7 @@ _NAMES: dict[int, tuple[int, int, bool]] = {
 
 def may_bind_services(data: bytes) -> bool:
     """Whether an SVCB or HTTPS record may be in `data`; a quick no for nearly all answers."""
-    return _SIGNATURES[0] in data or _SIGNATURES[1] in data
+    return _SIGNATURE.search(data) is not None
 
 
 def strip(data: bytes, question_end: int, *, ech: bool, h3: bool) -> bytes:
