@@ -41,7 +41,7 @@ def listen(family):
     tcp = new_socket(family, socket.SOCK_STREAM)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     tcp.bind(("", ports["tcp"]))
-    tcp.listen(128)
+    tcp.listen(8)
     udp = new_socket(family, socket.SOCK_DGRAM)
     option = IP_ORIGDSTADDR if family == socket.AF_INET else IPV6_ORIGDSTADDR
     udp.setsockopt(LEVEL[family], option, 1)

@@ -4,7 +4,9 @@ Who answers tells where a flow went: "far" is the far end itself, "proxy ADDRESS
 destination that it saw.
 """
 
+import contextlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -37,9 +39,9 @@ REFUSED = "ConnectionRefusedError"
 BOTH = (4, 6)
 
 
-def config(*, closed: bool = False, **options: object) -> SidecarConfig:
+def config(*, closed: bool = False, timeout: float = 1.5, **options: object) -> SidecarConfig:
     return SidecarConfig(
-        heartbeat=Heartbeat(interval=0.1, timeout=0.5),
+        heartbeat=Heartbeat(interval=0.1, timeout=timeout),
         failure_mode=FailureMode.CLOSED if closed else FailureMode.OPEN,
         capture=Capture(**options),
     )
@@ -112,6 +114,28 @@ def test_exclusions(pod: Pod, closed: bool, exclude: Exclude, flow: dict[str, in
         if "port" not in flow:
             assert pod.udp(version, address=address, **options) == "far"
             assert pod.udp(version) == proxied(version, 53)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_an_exempt_flow_still_has_to_send_when_closed_arrives(pod: Pod, closed: bool) -> None:
+    # The socket has no owner any more when the rules see these packets.
+    pod.apply(config(closed=closed, exclude=Exclude(uids=(IDRange(1000, 1000),))))
+    with inside(pod.far):
+        server = socket.create_server(("", 7000))
+    server.settimeout(3)
+    with server:
+        sent = 0
+        with pod.connect(4, 7000, uid=1000) as client, contextlib.suppress(BlockingIOError):
+            client.setblocking(False)
+            while True:
+                sent += client.send(b"x" * 65536)
+        connection, _ = server.accept()
+        connection.settimeout(3)
+        with connection:
+            got = 0
+            while data := connection.recv(65536):
+                got += len(data)
+    assert got == sent
 
 
 @pytest.mark.parametrize("pattern", ["eth0", "eth*"])
@@ -320,6 +344,42 @@ def test_flows_that_died_with_the_proxy_are_reset(pod: Pod) -> None:
                 time.sleep(0.05)
                 client.sendall(b"x")
         assert frames == []
+
+
+def test_what_a_dead_flow_sends_much_later_is_reset_too(pod: Pod) -> None:
+    # By then the kernel has forgotten the sockets that it closed for the proxy.
+    sh("ip", "netns", "exec", pod.pod, "sysctl", "-qw", "net.ipv4.tcp_fin_timeout=1")
+    pod.apply(config(timeout=60))
+    pod.start()
+    with pod.connect(4) as client, pod.connect(6) as client6, pod.wire() as frames:
+        pod.kill()
+        time.sleep(2.5)
+        for one in (client, client6):
+            with pytest.raises(ConnectionError):  # noqa: PT012  the first send only provokes the reset
+                one.sendall(b"x")
+                time.sleep(0.05)
+                one.sendall(b"x")
+        assert pod.alive() == {"ipv4", "ipv6"}  # it is a SYN, not the past, that opens the switch
+    assert frames == []
+
+
+def test_a_stalled_backlog_overflows_to_the_far_end(pod: Pod) -> None:
+    pod.apply(config(timeout=0.5))
+    pod.start()
+    assert pod.proxy
+    pod.proxy.send_signal(signal.SIGSTOP)
+    clients = [pod.new_socket(4, socket.SOCK_STREAM) for _ in range(20)]
+    for client in clients:
+        client.setblocking(False)
+        client.connect_ex((FAR[4], 80))
+    time.sleep(1.5)  # a SYN is sent again after 1 s
+    pod.resume()
+    answers = []
+    for client in clients:
+        with client:
+            client.settimeout(3)
+            answers.append(client.recv(100).split()[0])
+    assert set(answers) == {b"far", b"proxy"}
 
 
 def test_only_the_proxy_can_beat(pod: Pod) -> None:
