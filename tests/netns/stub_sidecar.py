@@ -1,7 +1,7 @@
 """A sidecar with no policy, for tests of the pod: makes a CA, relays every TCP flow, beats, and records one line each."""
 
 import argparse
-import datetime
+import datetime as dt
 import encodings.idna  # noqa: F401 - what is imported after the drop may not be readable
 import json
 import os
@@ -106,9 +106,9 @@ def pump(source, sink) -> None:
 def make_authority(directory: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stub CA")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     encoding = serialization.Encoding.PEM
     form = serialization.PrivateFormat.PKCS8

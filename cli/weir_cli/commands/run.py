@@ -41,9 +41,15 @@ def missing(system: str, uid: int, argv: list[str]) -> str | None:
     return None
 
 
+def command_line(args: argparse.Namespace) -> list[str]:
+    """What to run; the `--` that may stand before it is not part of it."""
+    words: list[str] = args.argv
+    return words[1:] if words[:1] == ["--"] else words
+
+
 def run(args: argparse.Namespace) -> int:
     """Returns the command's exit status; 125 when the set-up failed, 2 for bad policies."""
-    argv = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
+    argv = command_line(args)
     if not argv:
         return _fail("no command given; usage: weir run [options] -- COMMAND [ARGUMENT]...", SETUP_FAILED)
     lacking = missing(sys.platform, os.getuid() if hasattr(os, "getuid") else 0, sys.argv[1:])

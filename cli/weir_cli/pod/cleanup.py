@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from weir_cli.pod import host, ledger, names, namespace, syscalls
+from weir_cli.pod import host, ledger, namespace, syscalls
 from weir_cli.pod.names import Pod
 from weir_cli.pod.tools import attempt
 
@@ -22,7 +22,7 @@ def remove(pod: Pod) -> None:
     if Path("/sys/class/net", pod.link).exists():
         attempt(["ip", "link", "delete", pod.link])
     host.disconnect(pod)
-    while pod.run.is_mount():
+    while syscalls.is_mount(pod.run):
         syscalls.unmount(pod.run)
     for directory in (pod.run, pod.trust):
         shutil.rmtree(directory, ignore_errors=True)
@@ -43,8 +43,8 @@ def remove_stale() -> tuple[str, ...]:
 
 
 def leftovers() -> tuple[str, ...]:
-    """What `remove_stale` would remove."""
-    stale = ledger.stale() if names.RUNTIME.is_dir() else ()
+    """What `remove_stale` would remove. Call inside `ledger.exclusive`."""
+    stale = ledger.stale()
     return tuple(f"pod {pod.name}" for pod in stale) + tuple(map(str, host.orphaned_netns_configs()))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import msgspec
@@ -40,7 +41,7 @@ def prepare() -> tuple[str, ...]:
     changes = _Changes(
         {name: _value(name) for name in wanted} | known.sysctls,
         tuple({*known.directories, *_missing_directories()}),
-        known.netns_mount or not names.NETNS_MOUNTS.is_mount(),
+        known.netns_mount or not syscalls.is_mount(names.NETNS_MOUNTS),
     )
     _write(changes)
     for name, value in wanted.items():
@@ -62,7 +63,7 @@ def restore() -> None:
     for name, value in sorted(changes.sysctls.items(), key=lambda item: item[0] not in {_FORWARD4, _FORWARD6}):
         if (_SYSCTL / name).exists():
             (_SYSCTL / name).write_text(value)
-    if changes.netns_mount and names.NETNS_MOUNTS.is_mount() and not any(names.NETNS_MOUNTS.iterdir()):
+    if changes.netns_mount and syscalls.is_mount(names.NETNS_MOUNTS) and not any(names.NETNS_MOUNTS.iterdir()):
         syscalls.unmount(names.NETNS_MOUNTS)
     for directory in sorted(changes.directories, reverse=True):
         path = Path(directory)
@@ -95,11 +96,11 @@ def disconnect(pod: Pod) -> None:
 
 
 def orphaned_netns_configs() -> tuple[Path, ...]:
-    """Directories in /etc/netns that are ours by their text and no pod's: /run is empty after a power cut, /etc is not."""
-    known = {pod.netns_config for pod in ledger.known()}
+    """Directories in /etc/netns that are ours by their text and from before this boot: /run is empty then, /etc is not."""
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     found = names.NETNS_CONFIG.glob("weir-*/resolv.conf") if names.NETNS_CONFIG.is_dir() else ()
     return tuple(
-        path.parent for path in found if path.parent not in known and path.read_text().startswith(resolv.HEADER)
+        path.parent for path in found if path.stat().st_mtime < booted and path.read_text().startswith(resolv.HEADER)
     )
 
 

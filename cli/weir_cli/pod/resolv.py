@@ -45,8 +45,8 @@ def plan(host: str, behind_systemd: str | None, gateway: IPv4Address) -> Resolve
 
 
 def _local(server: Address) -> bool:
-    """A loopback or link-local address means something else in the pod's namespace than in the host's."""
-    return server.is_loopback or server.is_unspecified or (server.version == 6 and server.is_link_local)
+    """These addresses mean the machine itself, and would mean the pod in the pod's namespace."""
+    return server.is_loopback or server.is_unspecified
 
 
 def _nameservers(text: str) -> list[Address]:
@@ -55,9 +55,11 @@ def _nameservers(text: str) -> list[Address]:
         words = line.split()
         if len(words) > 1 and words[0] == "nameserver":
             try:
-                found.append(ip_address(words[1]))
+                server = ip_address(words[1])
             except ValueError:
                 continue  # The C library passes over what it cannot read, too.
+            if not (server.version == 6 and server.is_link_local):  # It belongs to a link that the pod is not on.
+                found.append(server)
     return found
 
 

@@ -116,10 +116,11 @@ class _Session:
         """The namespace, connected, and from here on removed whatever happens."""
         with ledger.exclusive():
             removed = cleanup.remove_stale()
-            if self._pod.netns_path.exists():
-                raise SetupError(f"the network namespace {self._pod.netns} exists already; choose another --name")
             lock = ledger.claim(self._pod)
             stack.callback(os.close, lock)
+            if self._pod.netns_path.exists():
+                self._pod.lock.unlink()
+                raise SetupError(f"a network namespace {self._pod.netns} exists that is no pod; choose another --name")
             stack.callback(self._remove)
             notices = host.prepare()
             link = namespace.create(self._pod)
@@ -145,7 +146,7 @@ class _Session:
     def _start_sidecar(self, store: Storage, stack: ExitStack) -> Sidecar:
         started = SidecarCommand(tuple(self._parts.program), self._pod, store.sidecar, store.record, store.pid_files)
         sidecar = Sidecar(started, lambda: bool(signal.sigpending() & {signal.SIGINT, signal.SIGTERM}))
-        stack.callback(store.forget_pids)
+        stack.callback(store.forget_process)
         stack.callback(sidecar.stop)
         sidecar.start(first=True)
         return sidecar
@@ -213,7 +214,7 @@ class _Session:
         counted = None if store.record else summary.from_admin(self._pod, self._config.ports.admin)
         sidecar.stop()
         counted = summary.from_record(store.record, start) if store.record else counted
-        if counted and not self._options.quiet:
+        if counted is not None and not self._options.quiet:
             say(summary.sentence(counted))
         return status
 

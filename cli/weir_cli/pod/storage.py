@@ -25,9 +25,9 @@ class Storage(msgspec.Struct, frozen=True):
         """How long the record file is now, in bytes: a run adds to what is there."""
         return self.record.stat().st_size if self.record else 0
 
-    def forget_pids(self) -> None:
-        """Remove the pid files: the process is gone and its number may be another's."""
-        for path in self.pid_files:
+    def forget_process(self) -> None:
+        """Remove what leads to a process that is gone: pid files, and the socket that a killed one leaves."""
+        for path in (*self.pid_files, self.sidecar / "control.sock"):
             path.unlink(missing_ok=True)
 
 

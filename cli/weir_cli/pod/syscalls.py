@@ -37,7 +37,7 @@ def _check(result: int, what: str | None = None) -> None:
 
 
 def mount(source: Path | str, target: Path | str, kind: str | None, flags: int, options: str | None = None) -> None:
-    """Attach a file system to a place, see mount(2)."""
+    """Put a file system at a place; the arguments are those of the system call."""
     encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind, options)]
     _check(_libc.mount(encoded[0], encoded[1], encoded[2], ctypes.c_ulong(flags), encoded[3]), str(target))
 
@@ -52,6 +52,20 @@ def bind(source: Path | str, target: Path | str, *, read_only: bool = True) -> N
 def unmount(target: Path | str) -> None:
     """umount2(2), now for new users and when the last one leaves for old ones."""
     _check(_libc.umount2(os.fsencode(target), MNT_DETACH), str(target))
+
+
+def is_mount(target: Path) -> bool:
+    """Whether something is mounted there, a bind mount of the same file system too, which os.path.ismount misses."""
+    return target.exists() and _mount_id(target) != _mount_id(target.parent)
+
+
+def _mount_id(path: Path) -> str:
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    finally:
+        os.close(descriptor)
+    return next(line for line in lines if line.startswith("mnt_id:"))
 
 
 def die_with_parent(signal_number: int) -> None:
