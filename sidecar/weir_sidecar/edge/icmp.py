@@ -32,7 +32,7 @@ def family_of(address: Sockaddr) -> socket.AddressFamily:
 
 
 class Unreachable:
-    """Sends "destination unreachable" to clients on this machine. Without NET_RAW, `open` raises PermissionError."""
+    """Sends "destination unreachable" to clients on this machine; made with no sockets it sends nothing."""
 
     __slots__ = ("_socks",)
 
@@ -41,10 +41,18 @@ class Unreachable:
 
     @classmethod
     def open(cls) -> "Unreachable":
-        """Raw sockets for both families; they send only, so the kernel is told to queue nothing for us."""
+        """Raw sockets for both families, or for IPv4 where the kernel has no IPv6. PermissionError without NET_RAW.
+
+        They only send, so the kernel is told to queue nothing for us.
+        """
         socks = {}
         for family, protocol in ((socket.AF_INET, socket.IPPROTO_ICMP), (socket.AF_INET6, socket.IPPROTO_ICMPV6)):
-            sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+            try:
+                sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+            except OSError as error:
+                if error.errno == errno.EAFNOSUPPORT and family == socket.AF_INET6:
+                    continue
+                raise
             if family == socket.AF_INET:
                 sock.setsockopt(_SOL_RAW, _ICMP_FILTER, b"\xff" * 4)
             else:

@@ -12,7 +12,7 @@ from weir_sidecar.contract.config import OtherUDP, QuicMode
 from weir_sidecar.contract.flow import Reason
 from weir_sidecar.edge.context import EdgeContext
 from weir_sidecar.edge.dns_forwarder import DNSForwarder
-from weir_sidecar.edge.icmp import Sockaddr
+from weir_sidecar.edge.icmp import Sockaddr, family_of
 from weir_sidecar.edge.listeners import IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR
 from weir_sidecar.edge.udp_relay import UDPRelay
 
@@ -94,7 +94,7 @@ def sockaddr(data: bytes) -> Sockaddr:
 
 def is_local(address: Sockaddr) -> bool:
     """Whether this network namespace has the address: only then can an ordinary socket be bound to it."""
-    with socket.socket(socket.AF_INET6 if len(address) > 2 else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with socket.socket(family_of(address), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         try:
             sock.bind((address[0], 0, *address[2:]))
         except OSError:

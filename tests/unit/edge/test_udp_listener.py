@@ -62,6 +62,7 @@ def test_reads_the_kernels_addresses() -> None:
 def test_local_addresses() -> None:
     assert is_local(("127.0.0.1", 1))
     assert is_local(("::1", 1, 0, 0))
+    assert is_local(("::1", 1))
     assert not is_local(("198.51.100.1", 1))
 
 
