@@ -17,7 +17,7 @@ NETWORKS4 = st.builds(
 NETWORKS6 = st.builds(
     lambda address, length: IPv6Network((address, length), strict=False),
     st.integers(0xFD << 120, (0xFE << 120) - 1),
-    st.integers(9, 128),
+    st.integers(16, 128),
 )
 
 
