@@ -111,9 +111,12 @@ def _open(config: SidecarConfig, kind: socket.SocketKind, family: socket.Address
 
 
 def _set_options(listener: socket.socket, mode: CaptureMode) -> None:
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     transparent = mode is CaptureMode.TPROXY
     datagrams = listener.type == socket.SOCK_DGRAM
+    if not datagrams:
+        # After a restart, connections of the last process still have the port. Datagrams have no such thing, and with
+        # this option anybody could bind the port beside us (socket(7)), take what is captured, and so open the switch.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if listener.family == socket.AF_INET:
         if transparent:
             listener.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)

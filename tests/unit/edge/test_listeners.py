@@ -83,6 +83,23 @@ def test_a_taken_port_is_named_with_what_to_do_and_nothing_stays_open():
     open_listeners(config(CaptureMode.REDIRECT, port)).close()
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "::", "::1"])
+def test_nobody_can_bind_beside_us_and_take_what_is_captured(kind, address):
+    wanted = config(CaptureMode.REDIRECT)
+    opened = open_listeners(wanted)
+    try:
+        with closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)) as other:
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                other.setsockopt(socket.SOL_SOCKET, option, 1)
+            if ":" in address:
+                other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            with pytest.raises(OSError, match="Address already in use"):
+                other.bind((address, wanted.ports.tcp))
+    finally:
+        opened.close()
+
+
 @needs_raw
 def test_without_the_capability_it_names_the_capability():
     os.seteuid(45678)
