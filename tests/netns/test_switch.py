@@ -183,6 +183,16 @@ def test_local_destinations_stay_local(pod: Pod) -> None:
                     pass
 
 
+def test_broadcast_and_multicast_need_no_proxy(pod: Pod) -> None:
+    pod.apply(config(closed=True))
+    for version, address in ((4, "10.77.0.255"), (4, "255.255.255.255"), (4, "224.0.0.251"), (6, "ff05::fb")):
+        with pod.wire() as frames, pod.new_socket(version, socket.SOCK_DGRAM, 0) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            client.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"eth0")
+            client.sendto(b"hello all", (address, 5353))
+        assert sum(b"hello all" in frame for frame in frames) == 1, address
+
+
 def test_who_calls_in_is_answered(pod: Pod) -> None:
     pod.apply(config(closed=True))
     with inside(pod.pod):
