@@ -1,5 +1,6 @@
 # The two commands of the README are `make demo` and `make test`. Each sets up what it needs.
-.PHONY: setup demo test lint bench bench-peers fuzz docs
+# PYTHON=/path/to/python3 chooses the Python that .venv is made with.
+.PHONY: setup demo test lint bench bench-peers fuzz
 
 setup:
 	@scripts/setup
@@ -15,6 +16,10 @@ lint: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+
+# FUZZ_SECONDS for each target; atheris comes into an environment of its own.
+fuzz: setup
+	.venv/bin/uv run -q --no-sync --with atheris python tests/fuzz/run.py
 
 bench: setup
 	.venv/bin/python -m tests.bench
