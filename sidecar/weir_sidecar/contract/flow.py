@@ -70,6 +70,9 @@ class FlowError(StrEnum):
     CLIENT_TIMED_OUT = "client_timed_out"
     CLIENT_LEFT_HANDSHAKE = "client_left_handshake"
     PROXY_STOPPING = "proxy_stopping"
+    UPSTREAM_ANSWER_MALFORMED = "upstream_answer_malformed"
+    CLIENT_UNREACHABLE = "client_unreachable"
+    OVERLOADED = "overloaded"
     INTERNAL = "internal"
 
 

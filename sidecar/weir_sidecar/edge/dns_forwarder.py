@@ -9,23 +9,21 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 
-from weir_sidecar.contract.flow import Reason
+from weir_sidecar.contract.flow import FlowError
 from weir_sidecar.core.dns_cache import DNSCache
 from weir_sidecar.edge.context import EdgeContext
 from weir_sidecar.edge.dns_query import (
     TIMEOUT,
-    UNREADABLE_ANSWER,
     DNSQuery,
     admit,
     answers,
     close,
     deliver,
     denial,
-    error_name,
     server_of,
 )
 from weir_sidecar.edge.dns_upstream import DNSUpstreams, UpstreamSocket
-from weir_sidecar.edge.icmp import Sockaddr, Unreachable
+from weir_sidecar.edge.icmp import Sockaddr, Unreachable, upstream_error
 from weir_sidecar.edge.reply_sockets import Replies
 
 PENDING = 8192
@@ -74,14 +72,14 @@ class DNSForwarder:
     def close(self) -> None:
         """End all queries, each with its record."""
         for query, _ in list(self._pending.values()):
-            self._end(query, Reason.PROXY_STOPPING)
+            self._end(query, FlowError.PROXY_STOPPING)
         self._upstreams.close()
         if self._timer is not None:
             self._timer.cancel()
 
     def _forward(self, key: _Key, query: DNSQuery) -> None:
         if len(self._pending) >= PENDING:
-            self._end(next(iter(self._pending.values()))[0], Reason.OVERLOADED)
+            self._end(next(iter(self._pending.values()))[0], FlowError.OVERLOADED)
         try:
             server = server_of(self._context.config, query.destination)
             self._pending[key] = query, self._upstreams.send(query, server, query.started)
@@ -110,13 +108,13 @@ class DNSForwarder:
     def _deliver(self, query: DNSQuery, data: bytes) -> None:
         answer = deliver(self._context, query, data)
         if answer is None:
-            close(self._context, query, UNREADABLE_ANSWER)
+            close(self._context, query, FlowError.UPSTREAM_ANSWER_MALFORMED)
         else:
             self._reply(query, answer)
 
     def _reply(self, query: DNSQuery, answer: bytes) -> None:
         lost = self._replies.send(answer, query.client, query.destination)
-        close(self._context, query, error_name(lost) if lost else None)
+        close(self._context, query, FlowError.CLIENT_UNREACHABLE if lost else None)
 
     def _from_cache(self, query: DNSQuery) -> bool:
         if not self._context.config.capture.dns.cache or query.question is None:
@@ -137,9 +135,9 @@ class DNSForwarder:
 
     def _refused(self, query: DNSQuery, number: int) -> None:
         self._unreachable.send(query.client, query.destination, number, query.data)
-        close(self._context, query, error_name(number))
+        close(self._context, query, upstream_error(number))
 
-    def _end(self, query: DNSQuery, error: str) -> None:
+    def _end(self, query: DNSQuery, error: FlowError) -> None:
         _, upstream = self._pending.pop((query.client, query.destination, query.data))
         self._upstreams.forget(query, upstream)
         close(self._context, query, error)
@@ -150,6 +148,6 @@ class DNSForwarder:
             query, _ = next(iter(self._pending.values()))
             if query.deadline > now:
                 break
-            self._end(query, "ETIMEDOUT")
+            self._end(query, FlowError.UPSTREAM_TIMED_OUT)
         sockets = self._upstreams.sweep(now)
         self._timer = self._loop.call_later(SWEEP, self._sweep) if sockets or self._pending else None

@@ -4,12 +4,11 @@
 takes out what may not pass; `close` writes the record. Who calls them moves the bytes.
 """
 
-import errno
 import socket
 from collections.abc import Iterable
 
 from weir_sidecar.contract.config import DNSDenial, SidecarConfig
-from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason
+from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 from weir_sidecar.edge.context import EdgeContext
 from weir_sidecar.edge.icmp import Sockaddr
@@ -21,8 +20,6 @@ DOH_CANARY = "use-application-dns.net"
 MALFORMED = Verdict(Decision.DENY, Reason.DNS_MALFORMED)
 TIMEOUT = 10.0
 """Seconds without an answer after which a query is recorded as failed. The client is told nothing: nobody told us."""
-UNREADABLE_ANSWER = "EBADMSG"
-"""The error of a query whose answer cannot be read although something must be taken out of it."""
 
 _CANARY = Verdict(Decision.DENY, Reason.DOH_CANARY)
 _RCODES = {DNSDenial.NXDOMAIN: dns.NXDOMAIN, DNSDenial.REFUSED: dns.REFUSED}
@@ -81,8 +78,8 @@ def admit(
     """Read and decide a query. None: it cannot be read, and its record is written."""
     try:
         question = dns.parse_query(data)
-    except dns.MalformedDNS as malformed:
-        close(context, DNSQuery(context, data, client, destination, None, stream=stream), str(malformed))
+    except dns.MalformedDNS:
+        close(context, DNSQuery(context, data, client, destination, None, stream=stream))
         return None
     return DNSQuery(context, data, client, destination, question, stream=stream)
 
@@ -144,7 +141,7 @@ def server_of(config: SidecarConfig, destination: Sockaddr) -> Sockaddr:
     return (server, 53, 0, 0) if ":" in server else (server, 53)
 
 
-def close(context: EdgeContext, query: DNSQuery, error: str | None = None) -> None:
+def close(context: EdgeContext, query: DNSQuery, error: FlowError | None = None) -> None:
     """Write the query's one record. Intercept means for DNS: forwarded."""
     verdict = query.verdict
     client, destination = query.client, query.destination
@@ -169,8 +166,3 @@ def close(context: EdgeContext, query: DNSQuery, error: str | None = None) -> No
             error=error,
         )
     )
-
-
-def error_name(number: int) -> str:
-    """How an errno is written in a record."""
-    return errno.errorcode.get(number, str(number))

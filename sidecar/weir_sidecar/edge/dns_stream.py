@@ -11,23 +11,21 @@ import os
 import socket
 from collections.abc import Callable
 
-from weir_sidecar.contract.flow import Decision, Reason
+from weir_sidecar.contract.flow import Decision, FlowError, Reason
 from weir_sidecar.core.verdict import Verdict
 from weir_sidecar.edge.context import EdgeContext
 from weir_sidecar.edge.dns_query import (
     TIMEOUT,
-    UNREADABLE_ANSWER,
     DNSQuery,
     admit,
     answers,
     close,
     deliver,
     denial,
-    error_name,
     server_of,
 )
 from weir_sidecar.edge.framed import FramedSocket
-from weir_sidecar.edge.icmp import Sockaddr, family_of
+from weir_sidecar.edge.icmp import Sockaddr, family_of, upstream_error
 
 IDLE = 30.0
 """Seconds without a query under way after which a connection is closed."""
@@ -59,7 +57,7 @@ class DNSStreams:
         connection = _Connection(self, sock, client, destination)
         self._connections.add(connection)
         if len(self._connections) > CONNECTIONS:
-            connection.end(Reason.OVERLOADED, _OVERLOADED, reset=True)
+            connection.end(FlowError.OVERLOADED, _OVERLOADED, reset=True)
         elif self._timer is None:
             self._timer = self.loop.call_later(SWEEP, self._sweep)
 
@@ -70,7 +68,7 @@ class DNSStreams:
     def close(self) -> None:
         """End all connections, and their queries with a record each."""
         for connection in list(self._connections):
-            connection.end(Reason.PROXY_STOPPING, _STOPPING, reset=True)
+            connection.end(FlowError.PROXY_STOPPING, _STOPPING, reset=True)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -98,7 +96,7 @@ class _Connection:
         self._upstream: FramedSocket | None = None
         self._client = FramedSocket(streams.loop, sock, self._query, self._client_ended, self._advance)
 
-    def end(self, error: str | None, unasked: Verdict = _GONE, *, reset: bool = False) -> None:
+    def end(self, error: FlowError | None, unasked: Verdict = _GONE, *, reset: bool = False) -> None:
         """Close both sides, the client's with a reset if told so; what was under way is recorded with `error`."""
         if self._client.closed:
             return
@@ -118,7 +116,7 @@ class _Connection:
     def expire(self, now: float) -> None:
         """Record the queries that nobody answered in time; close a connection on which nothing happens."""
         for query in [query for query in self._queries.values() if query.deadline <= now]:
-            self._answered(query, "ETIMEDOUT")
+            self._answered(query, FlowError.UPSTREAM_TIMED_OUT)
         if self._queries or now - self._active < IDLE:
             self._advance()
         else:
@@ -130,7 +128,7 @@ class _Connection:
         self._active = self._context.now()
         query = admit(self._context, data, self._address, self._destination, stream=True)
         if query is None:
-            self.end("ECONNABORTED", reset=True)
+            self.end(FlowError.CLIENT_RESET, reset=True)
             return
         answer = denial(self._context, query)
         if answer is None:
@@ -175,28 +173,28 @@ class _Connection:
         if query.transfer:
             query.deadline = self._active + TIMEOUT
         else:
-            self._answered(query, None if answer is not None else UNREADABLE_ANSWER)
+            self._answered(query, None if answer is not None else FlowError.UPSTREAM_ANSWER_MALFORMED)
         self._advance()
 
-    def _answered(self, query: DNSQuery, error: str | None) -> None:
+    def _answered(self, query: DNSQuery, error: FlowError | None) -> None:
         del self._queries[query.upstream_id]
         close(self._context, query, None if query.transfer and query.down else error)
 
     def _client_ended(self, error: int) -> None:
         if error:
-            self.end(error_name(error))
+            self.end(FlowError.CLIENT_RESET)
         elif self._client.partial:
             self._unasked = None
             cut = DNSQuery(self._context, self._client.partial, self._address, self._destination, None, stream=True)
-            close(self._context, cut, "connection closed within a message")
-            self.end("ECONNABORTED", reset=True)
+            close(self._context, cut)
+            self.end(FlowError.CLIENT_RESET, reset=True)
         else:
             self._client_done = True
             self._advance()
 
     def _upstream_ended(self, error: int) -> None:
         if error:
-            self.end(error_name(error), reset=True)
+            self.end(upstream_error(error), reset=True)
         else:
             self._upstream_done = True
             self._advance()
@@ -206,7 +204,7 @@ class _Connection:
         upstream = self._upstream
         if self._upstream_done or (self._client_done and not self._queries):
             if not self._client.unsent:
-                self.end("ECONNRESET" if self._queries else None)
+                self.end(FlowError.UPSTREAM_RESET if self._queries else None)
             return
         behind = upstream is not None and upstream.full
         self._client.pause(len(self._queries) >= QUERIES or behind or self._client.full)

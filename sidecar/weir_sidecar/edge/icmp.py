@@ -9,6 +9,8 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from weir_sidecar.contract.flow import FlowError
+
 type Sockaddr = tuple[str, int] | tuple[str, int, int, int]
 """An address as the socket module writes it: (address, port), for IPv6 with flow label and scope."""
 
@@ -23,7 +25,21 @@ _CODES = {
     socket.AF_INET: {errno.ECONNREFUSED: 3, errno.EHOSTUNREACH: 1, errno.ENETUNREACH: 0, errno.EACCES: 13},
     socket.AF_INET6: {errno.ECONNREFUSED: 4, errno.EHOSTUNREACH: 3, errno.ENETUNREACH: 0, errno.EACCES: 1},
 }
+_ERRORS = {
+    errno.ECONNREFUSED: FlowError.UPSTREAM_REFUSED,
+    errno.EHOSTUNREACH: FlowError.UPSTREAM_UNREACHABLE,
+    errno.ENETUNREACH: FlowError.UPSTREAM_UNREACHABLE,
+    errno.EACCES: FlowError.UPSTREAM_UNREACHABLE,
+    errno.ETIMEDOUT: FlowError.UPSTREAM_TIMED_OUT,
+    errno.ECONNRESET: FlowError.UPSTREAM_RESET,
+    errno.EPIPE: FlowError.UPSTREAM_RESET,
+}
 _TYPES = {socket.AF_INET: 3, socket.AF_INET6: 1}
+
+
+def upstream_error(number: int) -> FlowError:
+    """What an errno of an upstream socket is called in a record."""
+    return _ERRORS.get(number, FlowError.INTERNAL)
 
 
 def family_of(address: Sockaddr) -> socket.AddressFamily:

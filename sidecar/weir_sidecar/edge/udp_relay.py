@@ -9,10 +9,10 @@ import errno
 import socket
 from collections import OrderedDict
 
-from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason
+from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 from weir_sidecar.edge.context import EdgeContext
-from weir_sidecar.edge.icmp import Sockaddr, Unreachable, connected, errors_of
+from weir_sidecar.edge.icmp import Sockaddr, Unreachable, connected, errors_of, upstream_error
 from weir_sidecar.edge.reply_sockets import Replies
 
 IDLE = 60.0
@@ -49,7 +49,7 @@ class _Flow:
         self.sock: socket.socket | None = None
         self.tell = errno.ECONNREFUSED
         self.up = self.down = 0
-        self.error: int | None = None
+        self.error: FlowError | None = None
 
     def ended(self, now: float) -> bool:
         """Whether the flow has been idle for long enough, or refused for long enough."""
@@ -57,7 +57,7 @@ class _Flow:
             return now - self.started >= REFUSED_FOR
         return now - self.last >= (IDLE if self.down else IDLE_UNANSWERED)
 
-    def record(self, now: float, error: str | None) -> FlowRecord:
+    def record(self, now: float, error: FlowError | None) -> FlowRecord:
         """What there is to tell. Intercept of what has neither TLS nor HTTP is a passthrough."""
         intercepted = self.verdict.decision is Decision.INTERCEPT
         return FlowRecord(
@@ -77,7 +77,7 @@ class _Flow:
             bytes_up=self.up,
             bytes_down=self.down,
             duration_ms=round((now - self.started) * 1000, 3),
-            error=error or (errno.errorcode.get(self.error, str(self.error)) if self.error else None),
+            error=error or self.error,
         )
 
 
@@ -136,13 +136,13 @@ class UDPRelay:
     def close(self) -> None:
         """End all flows, each with its record."""
         for flow in list(self._flows.values()):
-            self._end(flow, Reason.PROXY_STOPPING)
+            self._end(flow, FlowError.PROXY_STOPPING)
         if self._timer is not None:
             self._timer.cancel()
 
     def _open(self, key: _Key, verdict: Verdict | None) -> _Flow:
         if len(self._flows) >= self._limit:
-            self._end(next(iter(self._flows.values())), Reason.OVERLOADED)
+            self._end(next(iter(self._flows.values())), FlowError.OVERLOADED)
         flow = self._flows[key] = _Flow(self._context, key, verdict)
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP, self._sweep)
@@ -152,7 +152,8 @@ class UDPRelay:
         try:
             flow.sock = connected(flow.destination)
         except OSError as error:
-            flow.error = flow.tell = error.errno or errno.EHOSTUNREACH
+            flow.tell = error.errno or errno.EHOSTUNREACH
+            flow.error = upstream_error(flow.tell)
             return
         self._loop.add_reader(flow.sock.fileno(), self._readable, flow)
 
@@ -168,13 +169,14 @@ class UDPRelay:
                 return
             flow.down += size
             flow.last = self._context.now()
-            flow.error = self._replies.send(bytes(self._view[:size]), flow.client, flow.destination) or flow.error
+            if self._replies.send(bytes(self._view[:size]), flow.client, flow.destination):
+                flow.error = FlowError.CLIENT_UNREACHABLE
 
     def _failed(self, flow: _Flow, error: OSError) -> None:
         """Nothing to read or no room to write loses nothing more than a network would; ICMP is passed on."""
         if isinstance(error, BlockingIOError) or flow.sock is None:
             return
-        flow.error = error.errno
+        flow.error = upstream_error(error.errno or 0)
         for number, datagram in errors_of(flow.sock):
             self._unreachable.send(flow.client, flow.destination, number, datagram)
         # uvloop stops watching a socket after an error on it.
@@ -182,7 +184,7 @@ class UDPRelay:
         self._loop.remove_reader(fd)
         self._loop.add_reader(fd, self._readable, flow)
 
-    def _end(self, flow: _Flow, error: str | None = None) -> None:
+    def _end(self, flow: _Flow, error: FlowError | None = None) -> None:
         del self._flows[(flow.client, flow.destination)]
         if flow.sock is not None:
             self._loop.remove_reader(flow.sock.fileno())
