@@ -11,7 +11,8 @@ from cryptography.x509.oid import NameOID
 _BACKDATE = dt.timedelta(days=1)
 """Clients whose clock is a little behind must still accept what was made a moment ago."""
 
-LIFETIME = dt.timedelta(days=365)
+LIFETIME = dt.timedelta(days=3650)
+"""Longer than a pod lives: applications have loaded this CA, and would not know a new one."""
 
 
 class Authority:

@@ -24,10 +24,11 @@ class LeafMinter:
     def mirror(self, upstream: x509.Certificate, now: dt.datetime) -> x509.Certificate:
         """A leaf with the names of `upstream` and no others, so that the client's own check of the name means what it did.
 
-        Never valid for longer than the upstream's certificate, and never before it. `now` is aware, in UTC.
+        Never valid for longer than the upstream's certificate or the CA, and never before either. `now` is aware, in UTC.
         """
-        not_before = max(upstream.not_valid_before_utc, now - _BACKDATE)
-        not_after = min(upstream.not_valid_after_utc, now + self._lifetime)
+        authority = self._authority.certificate
+        not_before = max(upstream.not_valid_before_utc, authority.not_valid_before_utc, now - _BACKDATE)
+        not_after = min(upstream.not_valid_after_utc, authority.not_valid_after_utc, now + self._lifetime)
         subject = _subject(upstream)
         names = _subject_alternative_names(upstream)
         builder = (

@@ -66,8 +66,10 @@ class Relay:
 
     def start(self) -> None:
         """Begin."""
-        self._down.start(self)
-        self._up.start(self)
+        up, down = self._up, self._down
+        down.start(self)
+        if self._ended <= 2:  # it may have found an end gone
+            up.start(self)
 
     def source_ended(self, way: Way, end: End) -> None:
         """`way` has no more to move and has told its sink so."""
@@ -105,8 +107,9 @@ class Relay:
 
 
 def reset_on_close(sock: socket) -> None:
-    """Let `close` send a reset instead of a FIN (socket(7), SO_LINGER of zero)."""
-    sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER_RESET)
+    """Let `close` send a reset instead of a FIN (socket(7), SO_LINGER of zero). A socket that is closed stays so."""
+    if sock.fileno() >= 0:
+        sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER_RESET)
 
 
 async def run(loop: asyncio.AbstractEventLoop, client: socket, upstream: socket, up: Way, down: Way) -> RelayEnd:

@@ -71,7 +71,7 @@ class RawWay:
             self._source_ended()
             return
         self._send(memoryview(data))
-        if self.total >= _SPLICE_AFTER and self._splices and self._held is None:
+        if self.total >= _SPLICE_AFTER and self._splices and self._held is None and self._pipe is None:
             self._open_pipe()
 
     def _send(self, data: memoryview) -> None:
@@ -91,7 +91,7 @@ class RawWay:
         elif self._held is not None:
             self._held = None
             self._loop.remove_writer(self._sink.fileno())
-            self._loop.add_reader(self._source.fileno(), self._copy)
+            self._loop.add_reader(self._source.fileno(), self._copy if self._pipe is None else self._splice)
 
     def _drain(self) -> None:
         assert self._held is not None
@@ -111,6 +111,8 @@ class RawWay:
         try:
             moved = os.splice(self._source.fileno(), self._pipe[1], _PIPE_BYTES, flags=_FLAGS)
         except BlockingIOError:
+            # Readable, and nothing to splice: the kernel stops at urgent data (tcp(7)), and only recv gets past it.
+            self._copy()
             return
         except OSError:
             self._relay.failed(self.source_side, End.RESET)
@@ -160,5 +162,5 @@ def _widen(pipe: int) -> None:
 
     try:
         fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_BYTES)
-    except PermissionError:
+    except OSError:
         return  # the user's pipe budget is spent (pipe(7)); the default size works too

@@ -14,12 +14,15 @@ from weir_sidecar.edge.tls_session import RECORD_BYTES, End, Session, SessionEnd
 _BURST = 16
 """Records moved in one turn before other flows get theirs."""
 
+_AGAIN = 0.02
+"""Seconds until a record that waits for the other direction is tried again."""
+
 
 class TLSWay:
     """One direction of decrypted bytes. `on_first` is called once, before the first byte is passed on."""
 
     __slots__ = (
-        "_held", "_loop", "_on_first", "_recv", "_relay", "_send", "_sink", "_sink_fd", "_source", "_source_fd",
+        "_again", "_held", "_loop", "_on_first", "_recv", "_relay", "_send", "_sink", "_sink_fd", "_source", "_source_fd",
         "source_side", "total",
     )  # fmt: skip
 
@@ -42,6 +45,7 @@ class TLSWay:
         self.total = 0
         self._on_first = on_first
         self._held: bytes | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._relay: Relay
 
     def start(self, relay: Relay) -> None:
@@ -55,6 +59,8 @@ class TLSWay:
         """Leave the event loop."""
         self._loop.remove_reader(self._source_fd)
         self._loop.remove_writer(self._sink_fd)
+        if self._again is not None:
+            self._again.cancel()
 
     def _move(self) -> None:
         for _ in range(_BURST):
@@ -62,52 +68,74 @@ class TLSWay:
                 data = self._recv(RECORD_BYTES)
             except SSL.WantReadError:
                 return
+            except SSL.WantWriteError:
+                self._try_again(self._read_on)
+                return
             except SSL.Error as error:
                 self._source_ended(self._source.ended(error))
                 return
             if self._on_first is not None:
                 self._on_first()
                 self._on_first = None
-            try:
-                self._send(data)
-            except SSL.WantWriteError:
-                self._held = data
-                self._loop.remove_reader(self._source_fd)
-                self._loop.add_writer(self._sink_fd, self._drain)
-                return
-            except SSL.Error as error:
-                self._relay.failed(self._sink_side(), self._sink.ended(error).end)
-                return
-            self.total += len(data)
             # A short record is most often the last for now: asking the socket again would only cost an exception.
-            if len(data) < RECORD_BYTES:
+            if not self._pass_on(data) or len(data) < RECORD_BYTES:
                 return
+
+    def _pass_on(self, data: bytes) -> bool:
+        """Send `data`; False where some of it is held back, or the sink is gone."""
+        try:
+            while data:  # more than once where the peer wants its records small (RFC 6066, section 4)
+                sent = self._send(data)
+                self.total += sent
+                data = data[sent:]
+        except SSL.WantWriteError:
+            self._held = data
+            self._loop.remove_reader(self._source_fd)
+            self._loop.add_writer(self._sink_fd, self._drain)
+            return False
+        except SSL.WantReadError:
+            self._held = data
+            self._loop.remove_writer(self._sink_fd)
+            self._try_again(self._drain)
+            return False
+        except SSL.Error as error:
+            self._relay.failed(self._sink_side(), self._sink.ended(error).end)
+            return False
+        return True
 
     def _drain(self) -> None:
         assert self._held is not None
-        try:
-            self._send(self._held)
-        except SSL.WantWriteError:
-            return
-        except SSL.Error as error:
-            self._relay.failed(self._sink_side(), self._sink.ended(error).end)
-            return
-        self.total += len(self._held)
-        self._held = None
-        self._loop.remove_writer(self._sink_fd)
+        if self._pass_on(self._held):
+            self._held = None
+            self._loop.remove_writer(self._sink_fd)
+            self._read_on()
+
+    def _read_on(self) -> None:
         self._loop.add_reader(self._source_fd, self._move)
 
+    def _try_again(self, step: Callable[[], None]) -> None:
+        """Do `step` a little later: a message of TLS's own is half-way, in the direction that the other way moves."""
+        self._loop.remove_reader(self._source_fd)
+        self._again = self._loop.call_later(_AGAIN, step)
+
     def _source_ended(self, ended: SessionEndedError) -> None:
+        self._loop.remove_reader(self._source_fd)
         match ended.end:
             case End.CLOSE_NOTIFY:
-                self._sink.finish()
+                self._notify()
             case End.FIN:
                 self._sink.half_close()  # a stream cut short must look cut short on the other side too
+                self._relay.source_ended(self, End.FIN)
             case _:
                 self._relay.failed(self.source_side, ended.end)
-                return
-        self._loop.remove_reader(self._source_fd)
-        self._relay.source_ended(self, ended.end)
+
+    def _notify(self) -> None:
+        if not self._sink.notify():
+            self._loop.add_writer(self._sink_fd, self._notify)
+            return
+        self._loop.remove_writer(self._sink_fd)
+        self._sink.half_close()
+        self._relay.source_ended(self, End.CLOSE_NOTIFY)
 
     def _sink_side(self) -> Side:
         return Side.UPSTREAM if self.source_side is Side.CLIENT else Side.CLIENT

@@ -157,17 +157,15 @@ class Session:
             return SessionEndedError(End.RESET if error.args[0] > 0 else End.FIN)
         return SessionEndedError(End.TLS_ERROR)
 
-    def finish(self) -> None:
-        """Say that no more will be sent: close_notify, then FIN; what the peer still sends can be read."""
-        self.notify()
-        self.half_close()
-
-    def notify(self) -> None:
-        """Send close_notify, as far as the socket takes it now."""
+    def notify(self) -> bool:
+        """Send close_notify; False where the socket is full: ask again when it is writable. What the peer still sends can be read."""
         try:
             self.connection.shutdown()
+        except SSL.WantWriteError:
+            return False
         except SSL.Error:
-            _LIB.ERR_clear_error()
+            _LIB.ERR_clear_error()  # the peer is gone already, and is told nothing
+        return True
 
     def half_close(self) -> None:
         """Send FIN. A peer that is gone already is told nothing."""

@@ -1,27 +1,20 @@
 """TLS towards the upstream: offers what the client offered, and verifies on the client's behalf.
 
 Chain, purpose, name constraints and key strength are OpenSSL's work (X509_verify_cert(3)); names are
-service-identity's (RFC 9525: subject alternative names only, never the common name).
+`certs.names`' (RFC 9525: subject alternative names only, never the common name).
 """
 
 from collections import OrderedDict
-from ipaddress import ip_address
 from socket import socket
 
-import service_identity
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
-from service_identity.cryptography import extract_patterns
-from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 
 from weir_sidecar.certs.bundle import certificates
+from weir_sidecar.certs.names import mismatch
 from weir_sidecar.edge.tls_session import Session, new_context, note_certificate_requests
 from weir_sidecar.wire.clienthello import ClientHello
-
-HOSTNAME_MISMATCH = 62
-IP_ADDRESS_MISMATCH = 64
-"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (X509_STORE_CTX_get_error(3))."""
 
 X25519MLKEM768 = 0x11EC
 """The hybrid group of draft-ietf-tls-ecdhe-mlkem: offered to the upstream where the client can do it too."""
@@ -67,24 +60,7 @@ class UpstreamTLS:
         key = (certificate.fingerprint(hashes.SHA256()), names)
         known = self._verified.get(key)
         if known is None:
-            known = self._verified[key] = _match(certificate, names)
+            known = self._verified[key] = mismatch(certificate, names)
             if len(self._verified) > _VERIFIED_NAMES:
                 self._verified.popitem(last=False)
         return known
-
-
-def _match(certificate: x509.Certificate, names: tuple[str, ...]) -> int:
-    error = 0
-    for name in names:
-        try:
-            obligatory: DNS_ID | IPAddress_ID = IPAddress_ID(ip_address(name))
-            error = IP_ADDRESS_MISMATCH
-        except ValueError:
-            obligatory = DNS_ID(name)
-            error = HOSTNAME_MISMATCH
-        try:
-            verify_service_identity(extract_patterns(certificate), obligatory_ids=[obligatory], optional_ids=[])
-        except (service_identity.VerificationError, service_identity.CertificateError):
-            continue
-        return 0
-    return error
