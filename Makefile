@@ -21,8 +21,9 @@ lint: setup
 fuzz: setup
 	.venv/bin/uv run -q --no-sync --with atheris python tests/fuzz/run.py
 
+# For example: make bench BENCH="--quick --only weir"
 bench: setup
-	.venv/bin/python -m tests.bench
+	.venv/bin/python -m tests.bench $(BENCH)
 
 bench-peers:
 	@scripts/bench-peers

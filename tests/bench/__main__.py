@@ -43,6 +43,8 @@ def main() -> int:
     wanted = [name for name in args.only if name in names] or list(names)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
+    # Debian keeps nginx, squid and nft where not every root shell looks.
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
     started = datetime.now(UTC)
     contestants, missing = _contestants(wanted, works)
     try:
