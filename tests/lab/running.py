@@ -93,6 +93,12 @@ class RunningWeir:
             raise LabError(f"the command said nothing; weir run: {self.log}")
         return line
 
+    def say(self, line: str) -> None:
+        """Write a line to the command's standard input."""
+        assert self.process.stdin
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
     def signal(self, number: int) -> None:
         """Send a signal to `weir run`, which passes it on, or heeds it."""
         self.process.send_signal(number)
