@@ -43,6 +43,7 @@ CASES: dict[str, tuple[SidecarConfig, Features]] = {
     "closed": (_closed(), ALL),
     "redirect": (_open(mode=REDIRECT), ALL),
     "redirect-closed": (_closed(mode=REDIRECT), ALL),
+    "accept-first": (_open(connect_first=False), ALL),
     "no-dup": (_open(), Features(dup=False)),
     "no-dup-closed": (_closed(), Features(dup=False)),
     "no-ipv6": (_open(), Features(ipv6=False)),

@@ -43,7 +43,8 @@ def config(*, closed: bool = False, timeout: float = 1.5, **options: object) -> 
     return SidecarConfig(
         heartbeat=Heartbeat(interval=0.1, timeout=timeout),
         failure_mode=FailureMode.CLOSED if closed else FailureMode.OPEN,
-        capture=Capture(**options),
+        # The fake proxy accepts what comes; it holds no SYN.
+        capture=Capture(connect_first=False, **options),
     )
 
 

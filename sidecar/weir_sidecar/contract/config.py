@@ -201,6 +201,9 @@ class Capture(_Value, frozen=True):
     dns: DNS = DNS()
     quic: QuicMode = QuicMode.REJECT
     other_udp: OtherUDP = OtherUDP.ALLOW
+    connect_first: bool = True
+    """TPROXY: a client's connection is accepted when the upstream has accepted ours, so that it sees what the upstream
+    answers: refused, unreachable, or nothing. Needs NET_RAW in the sidecar."""
     other_protocols: bool = True
     """False: IP protocols other than TCP, UDP and ICMP, which the sidecar cannot see, are rejected by the kernel."""
 
@@ -261,7 +264,6 @@ class Limits(_Value, frozen=True):
     """Bounds in time (seconds), bytes and number that keep one flow from hurting the others."""
 
     peek_timeout: Seconds = 10.0
-    server_first_wait: Seconds = 0.03
     connect_timeout: Seconds = 130.0
     handshake_timeout: Seconds = 60.0
     canary_wait: Seconds = 5.0

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     SERVER_SPEAKS_FIRST = "server_speaks_first"
     CLIENT_SILENT = "client_silent"
     CLIENT_GONE = "client_gone"
+    UPSTREAM_UNAVAILABLE = "upstream_unavailable"
     ADDRESS_NOT_FROM_DNS = "address_not_from_dns"
     DIRECT_TO_PROXY = "direct_to_proxy"
     QUIC_REJECTED = "quic_rejected"

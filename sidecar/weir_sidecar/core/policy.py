@@ -99,21 +99,6 @@ class Policy:
             return Verdict(Decision.DENY, Reason.ADDRESS_NOT_FROM_DNS, rule.name)
         return verdict
 
-    def may_deny(self, address: str, port: int, uid: int | None) -> bool:
-        """Whether a flow to there could be denied once its name and protocol are known; True when in doubt.
-
-        `uid` is the client's; None: not known. False makes it safe to connect upstream before the client has spoken.
-        """
-        where = _parse(address)
-        for rule in self._rules:
-            if not rule.may_match(where, port, uid):
-                continue
-            if rule.denies or (self._verifies and (self._spares or not rule.rests_on_address)):
-                return True
-            if rule.must_match(uid):
-                return False
-        return False
-
     def _first(self, facts: FlowFacts) -> _Rule:
         rules = self._rules
         candidates = self._hostless

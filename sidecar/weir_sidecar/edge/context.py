@@ -9,16 +9,12 @@ from collections.abc import Callable
 import msgspec
 
 from weir_sidecar.contract.config import SidecarConfig
-from weir_sidecar.contract.flow import FlowRecord
+from weir_sidecar.contract.flow import Decision, FlowRecord, Protocol
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 
 type Endpoint = tuple[str, int]
 """Address as text, and port."""
-
-
-def _always(_address: str, _port: int, _uid: int | None) -> bool:
-    return True
 
 
 class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
@@ -38,16 +34,22 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
     uid_of: Callable[[Endpoint, Endpoint, int], int | None]
     """UID of the socket (client, destination, IPPROTO_TCP or IPPROTO_UDP); None when it cannot be known."""
 
-    may_deny: Callable[[str, int, int | None], bool] = _always
-    """Whether a flow to (address, port) of a UID could be denied once more is known of it; True when in doubt."""
+    def may_connect(self, destination: Endpoint, uid: int | None) -> bool:
+        """Whether the policy lets a TCP connection through of which nothing more is ever known.
 
-    def adopt(
-        self,
-        config: SidecarConfig,
-        decide: Callable[[FlowFacts], Verdict],
-        may_deny: Callable[[str, int, int | None], bool],
-    ) -> None:
+        Then the upstream may be connected before the client has spoken: it would be, if the client never did.
+        """
+        address, port = destination
+        facts = FlowFacts(
+            protocol=Protocol.TCP,
+            address=address,
+            port=port,
+            host=self.names.name_of(address, self.now()),
+            uid=uid,
+        )
+        return self.decide(facts).decision is not Decision.DENY
+
+    def adopt(self, config: SidecarConfig, decide: Callable[[FlowFacts], Verdict]) -> None:
         """Go on with another config and its decisions; flows that were decided before stay as they were decided."""
         self.config = config
         self.decide = decide
-        self.may_deny = may_deny

@@ -18,6 +18,8 @@ _SOL_RAW, _ICMP_FILTER = 255, 1
 _ICMP6_FILTER = 1
 _QUOTED = 512
 """Bytes of the datagram to quote: as many as fit in the smallest message every host must take (RFC 1812, 576)."""
+_HEADERS = 48
+"""Bytes of an IPv6 and a UDP header."""
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
 
 # errno → ICMP code of "destination unreachable"; what the client's kernel turns back into the same errno.
@@ -78,14 +80,17 @@ class Unreachable:
 
     def send(self, client: Sockaddr, destination: Sockaddr, error: int, datagram: bytes = b"") -> None:
         """Tell `client` that its datagram to `destination` met `error`; other errors than ICMP's are not told."""
-        family = family_of(destination)
+        self.quote(client[0], error, _quote(client, destination, datagram), client[2:])
+
+    def quote(self, client: str, error: int, packet: bytes, scope: tuple[int, ...] = ()) -> None:
+        """Tell the address `client` that its `packet`, with its IP header, met `error`."""
+        family = family_of((client, 0))
         code = _CODES[family].get(error)
         sock = self._socks.get(family)
         if code is None or sock is None:
             return
-        message = unreachable(_TYPES[family], code, client, destination, datagram)
         try:
-            sock.sendto(message, (client[0], 0, *client[2:]))
+            sock.sendto(unreachable(family, code, packet[: _QUOTED + _HEADERS]), (client, 0, *scope))
         except OSError:
             # Advice that cannot be given (no buffer, client's address gone) is lost, as it would be on the way.
             return
@@ -96,11 +101,10 @@ class Unreachable:
             sock.close()
 
 
-def unreachable(kind: int, code: int, client: Sockaddr, destination: Sockaddr, datagram: bytes) -> bytes:
+def unreachable(family: socket.AddressFamily, code: int, quoted: bytes) -> bytes:
     """The ICMP message; the kernel computes the checksum of ICMPv6 only."""
-    quoted = _quote(client, destination, datagram)
-    message = struct.pack("!BBHI", kind, code, 0, 0) + quoted
-    if family_of(destination) == socket.AF_INET6:
+    message = struct.pack("!BBHI", _TYPES[family], code, 0, 0) + quoted
+    if family == socket.AF_INET6:
         return message
     return message[:2] + _checksum(message).to_bytes(2) + message[4:]
 

@@ -21,13 +21,14 @@ from weir_sidecar import __version__
 from weir_sidecar.certs.bundle import SYSTEM_BUNDLES, system_bundles, system_roots
 from weir_sidecar.certs.leaf import LeafMinter
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import SidecarConfig
+from weir_sidecar.contract.config import CaptureMode, SidecarConfig
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.policy import Policy
 from weir_sidecar.core.trust_change import TrustChange
 from weir_sidecar.edge import authority_files, clocks, privileges, trust_file
 from weir_sidecar.edge.admin import Admin, AdminRoutes, open_admin_socket, open_control_socket
 from weir_sidecar.edge.context import EdgeContext, Endpoint
+from weir_sidecar.edge.dial import Dial
 from weir_sidecar.edge.dns_forwarder import DNSForwarder
 from weir_sidecar.edge.dns_stream import DNSStreams
 from weir_sidecar.edge.heartbeat import Heartbeat
@@ -38,6 +39,7 @@ from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.records import RecordSink, open_record_file
 from weir_sidecar.edge.reply_sockets import ReplySockets
 from weir_sidecar.edge.sockdiag import SockDiag
+from weir_sidecar.edge.syn_hold import SynHold, SynTap
 from weir_sidecar.edge.tcp_flow import TCPFlow
 from weir_sidecar.edge.tcp_listener import TCPListeners
 from weir_sidecar.edge.tls_client import ClientTLS
@@ -66,6 +68,7 @@ class _Opened(msgspec.Struct, frozen=True):
     run_dir: int
     state_dir: int
     record: int | None
+    tap: SynTap | None
     listeners: Listeners
     system_roots: bytes
 
@@ -86,9 +89,15 @@ def _open(options: Options) -> _Opened:
         run_dir=run_dir,
         state_dir=os.open(options.state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
         record=None if options.record is None else open_record_file(options.record),
+        # Before the listeners: from the moment they are there, the rules hold every SYN.
+        tap=SynTap.open(config.marks) if _connects_first(config) else None,
         listeners=open_listeners(config),
         system_roots=system_roots(system_bundles(SYSTEM_BUNDLES)),
     )
+
+
+def _connects_first(config: SidecarConfig) -> bool:
+    return config.capture.mode is CaptureMode.TPROXY and config.capture.connect_first
 
 
 def _read_config(run_dir: int) -> SidecarConfig:
@@ -133,7 +142,6 @@ class Sidecar:
         self._context = EdgeContext(
             config=config,
             decide=policy.decide,
-            may_deny=policy.may_deny,
             names=LearnedNames(),
             record=self._records,
             now=clocks.now,
@@ -158,7 +166,9 @@ class Sidecar:
         self._streams = DNSStreams(loop, context)
         self._dns = DNSForwarder(loop, context, self._replies, unreachable)
         self._relay = UDPRelay(loop, context, self._replies, unreachable)
-        self._tcp = TCPListeners(loop, context, self._streams, self._start_flow)
+        tap = self._opened.tap
+        self._hold = None if tap is None else SynHold(loop, context, tap, unreachable)
+        self._tcp = TCPListeners(loop, context, self._streams, self._start_flow, self._hold)
         self._udp: list[UDPListener] = []
         routes = AdminRoutes(
             ready=lambda: self._serving,
@@ -190,6 +200,8 @@ class Sidecar:
         self._serving = False
         self._heartbeat.stop()
         self._tcp.close()
+        if self._hold is not None:
+            self._hold.close()
         for listener in self._udp:
             listener.close()
         await self._tcp.drain(_DRAIN_SECONDS)
@@ -200,8 +212,11 @@ class Sidecar:
         self._admin.close()
         self._records.close()
 
-    def _start_flow(self, client: socket, peer: Endpoint, destination: Endpoint) -> "asyncio._CoroutineLike[None]":
-        return TCPFlow(self._loop, self._context, self._trust, self._interceptor, client, peer, destination).run()
+    def _start_flow(
+        self, client: socket, peer: Endpoint, destination: Endpoint, dial: Dial | None
+    ) -> "asyncio._CoroutineLike[None]":
+        shared = (self._loop, self._context, self._trust, self._interceptor)
+        return TCPFlow(*shared, client, peer, destination, dial).run()
 
     def _stop(self) -> None:
         if not self._stopped.done():
@@ -216,7 +231,7 @@ class Sidecar:
         except (OSError, ValueError, crypto.Error) as problem:
             say(f"the new config is not used, the last good one stays: {problem}")
             return
-        self._context.adopt(config, policy.decide, policy.may_deny)
+        self._context.adopt(config, policy.decide)
         self._interceptor.upstream = upstream
         self._interceptor.on_invalid = config.trust.upstream.on_invalid_certificate
         self._cache.settings = config.trust.fail_open

@@ -5,17 +5,17 @@ still become a passthrough; the upstream is asked before the client is answered.
 """
 
 import asyncio
-from errno import ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT
 from socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY, socket
 
 from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason, TLSFacts
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.context import EdgeContext, Endpoint
-from weir_sidecar.edge.interception import Intercepted, Interception, Interceptor, Unsuitable
+from weir_sidecar.edge.dial import Dial, DialError, dial_error
+from weir_sidecar.edge.interception import Interception, Interceptor, Unsuitable
 from weir_sidecar.edge.relay import RelayEnd, Side, reset_on_close
 from weir_sidecar.edge.relay_raw import RawWay
-from weir_sidecar.edge.tcp_peek import Dial, DialError, Opening, Peeked, Peeker
+from weir_sidecar.edge.tcp_peek import Opening, Peeked, Peeker
 from weir_sidecar.edge.tls_client import ACCESS_DENIED, alert_record
 from weir_sidecar.edge.tls_session import End
 from weir_sidecar.edge.trust_gate import TrustGate
@@ -31,13 +31,6 @@ _OPENING_REASON = {
     Opening.UNREADABLE_HELLO: Reason.CLIENT_HELLO_UNREADABLE,
 }
 _PROTOCOL = {Opening.TLS: Protocol.TLS, Opening.HTTP: Protocol.HTTP}
-
-_DIAL_ERROR = {
-    ECONNREFUSED: FlowError.UPSTREAM_REFUSED,
-    EHOSTUNREACH: FlowError.UPSTREAM_UNREACHABLE,
-    ENETUNREACH: FlowError.UPSTREAM_UNREACHABLE,
-    ETIMEDOUT: FlowError.UPSTREAM_TIMED_OUT,
-}
 
 
 class TCPFlow:
@@ -77,7 +70,9 @@ class TCPFlow:
         client: socket,
         peer: Endpoint,
         destination: Endpoint,
+        dial: Dial | None = None,
     ) -> None:
+        """`dial`: the upstream, where it was connected before the client's connection was accepted."""
         self._loop = loop
         self._context = context
         self._trust = trust
@@ -87,7 +82,7 @@ class TCPFlow:
         self._address, self._port = destination
         self._started = context.now()
         self._uid = context.uid_of(peer, destination, IPPROTO_TCP)
-        self._dial: Dial | None = None
+        self._dial = dial
         self._hello: ClientHello | None = None
         self._ja4: str | None = None
         self._host: str | None = None
@@ -105,13 +100,18 @@ class TCPFlow:
         try:
             self._client.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
             await self._serve()
-        except DialError as failure:
-            self._dial_failed(failure.cause)
-        except ConnectionError:
+        except DialError as failed:
+            self._error = dial_error(failed.cause)
+            reset_on_close(self._client)
+        except OSError:
             self._error = FlowError.CLIENT_RESET
         except asyncio.CancelledError:
             self._error = FlowError.PROXY_STOPPING
             reset_on_close(self._client)
+        except BaseException:
+            self._error = FlowError.INTERNAL
+            reset_on_close(self._client)
+            raise
         finally:
             self._client.close()
             if self._dial is not None:
@@ -137,29 +137,15 @@ class TCPFlow:
         context = self._context
         limits = context.config.limits
         peeker = Peeker(self._loop, self._client, limits.client_hello_bytes, limits.peek_timeout)
-        if not context.may_deny(self._address, self._port, self._uid):
+        if self._dial is None and context.may_connect((self._address, self._port), self._uid):
             self._connect()
-            peeked = await peeker.peek(self._dial, None)
-            assert peeked is not None
-            return peeked
-        # A silent client may be waiting for a server that speaks first. If the policy lets it be reached without
-        # another word, then after a moment that nobody feels it is.
-        peeked = await peeker.peek(None, limits.server_first_wait)
-        if peeked is not None:
-            return peeked
-        if self._decide(Peeked(Opening.SERVER_FIRST)).decision is not Decision.DENY:
-            self._connect()
-            peeked = await peeker.peek(self._dial, None)
-        else:
-            peeked = await peeker.peek(None, limits.peek_timeout)
-        return peeked or Peeked(Opening.SILENT)
+        # Who may not be connected yet must say what it is; who may, can be silent for as long as it likes.
+        patience = None if self._dial is not None else limits.peek_timeout
+        return await peeker.peek(self._dial, patience) or Peeked(Opening.SILENT)
 
     def _connect(self) -> Dial:
         if self._dial is None:
-            try:
-                self._dial = Dial(self._client.family, (self._address, self._port))
-            except OSError as error:
-                raise DialError(error) from error
+            self._dial = Dial((self._address, self._port))
         return self._dial
 
     def _decide(self, peeked: Peeked) -> Verdict:
@@ -191,6 +177,8 @@ class TCPFlow:
             await self._pass_through(unsuitable)
             return
         host = self._host or self._address
+        # Before the trust cache is asked: a canary holds up others, who should not wait for an upstream that is not there.
+        upstream = await self._upstream()
         reason, ticket = await self._trust.admit(host, self._uid, self._ja4)
         if ticket is None:
             assert reason is not None
@@ -200,21 +188,16 @@ class TCPFlow:
             self._verdict = Verdict(Decision.INTERCEPT, reason, self._verdict.rule)
         interception = Interception(self._loop, self._interceptor, self._trust, ticket, self._client, hello)
         try:
-            upstream = await self._upstream()
             names = (hello.sni,) if hello.sni is not None else tuple(filter(None, (self._address, self._host)))
             result = await interception.run(upstream, names)
         finally:
             self._tls = interception.facts()
+            self._up, self._down = interception.bytes_up, interception.bytes_down
             interception.close()
         if isinstance(result, Unsuitable):
             await self._not_intercepted(result, host)
         else:
-            self._note(result)
-
-    def _note(self, result: Intercepted) -> None:
-        self._alpn = result.alpn
-        self._error = result.error
-        self._up, self._down = result.bytes_up, result.bytes_down
+            self._alpn, self._error = result.alpn, result.error
 
     async def _not_intercepted(self, result: Unsuitable, host: str) -> None:
         """The upstream's side says that this flow cannot, or must not, be intercepted; the client was not answered."""
@@ -236,27 +219,15 @@ class TCPFlow:
 
     async def _relay_unread(self) -> None:
         upstream = await self._upstream()
-        end = await relay.run(
-            self._loop,
-            self._client,
-            upstream,
-            RawWay(self._loop, self._client, upstream, Side.CLIENT),
-            RawWay(self._loop, upstream, self._client, Side.UPSTREAM),
-        )
-        self._up, self._down = end.bytes_up, end.bytes_down
-        self._error = reset_error(end)
+        up = RawWay(self._loop, self._client, upstream, Side.CLIENT)
+        down = RawWay(self._loop, upstream, self._client, Side.UPSTREAM)
+        try:
+            self._error = reset_error(await relay.run(self._loop, self._client, upstream, up, down))
+        finally:
+            self._up, self._down = up.total, down.total
 
     async def _upstream(self) -> socket:
-        dial = self._connect()
-        try:
-            return await dial.finish(self._loop, self._context.config.limits.connect_timeout)
-        except OSError as error:
-            raise DialError(error) from error
-
-    def _dial_failed(self, cause: OSError) -> None:
-        error = FlowError.UPSTREAM_TIMED_OUT if isinstance(cause, TimeoutError) else FlowError.UPSTREAM_UNREACHABLE
-        self._error = _DIAL_ERROR.get(cause.errno or 0, error)
-        reset_on_close(self._client)
+        return await self._connect().finish(self._loop, self._context.config.limits.connect_timeout)
 
     async def _refuse(self) -> None:
         """Say no in the client's own protocol, where it has a word for it."""

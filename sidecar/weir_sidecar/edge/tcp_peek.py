@@ -1,28 +1,16 @@
 """What a new TCP connection is, before anything of it is consumed: its first bytes are peeked at, never read.
 
-While the client is silent the upstream may be connected already (where no name and no protocol could make the policy
-deny the flow): so a server that speaks first is heard at once, and a refused connection is refused at once.
+While the client is silent the upstream may be connected already (where the policy lets through what says nothing more):
+so a server that speaks first is heard at once.
 """
 
 import asyncio
 from enum import Enum
-from errno import EINPROGRESS
-from socket import (
-    IPPROTO_TCP,
-    MSG_PEEK,
-    SO_ERROR,
-    SO_RCVLOWAT,
-    SOCK_CLOEXEC,
-    SOCK_NONBLOCK,
-    SOCK_STREAM,
-    SOL_SOCKET,
-    TCP_NODELAY,
-    socket,
-)
+from socket import MSG_PEEK, SO_RCVLOWAT, SOL_SOCKET, socket
 
 import msgspec
 
-from weir_sidecar.edge.context import Endpoint
+from weir_sidecar.edge.dial import Dial
 from weir_sidecar.edge.waiting import wait_any
 from weir_sidecar.wire.clienthello import ClientHello, MalformedClientHello, NeedMore, parse
 from weir_sidecar.wire.sniff import Kind, http1_host, sniff
@@ -78,37 +66,6 @@ def _classify_tls(data: bytes, *, final: bool) -> Peeked | int:
     return Peeked(Opening.TLS, hello=hello)
 
 
-class Dial:
-    """A connection to the upstream in the making. `sock` is connected once `connected` is true."""
-
-    __slots__ = ("connected", "sock")
-
-    def __init__(self, family: int, destination: Endpoint) -> None:
-        """Begin to connect. Raises `OSError` where the kernel knows at once that it cannot be."""
-        self.sock = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC)
-        self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        error = self.sock.connect_ex(destination)
-        if error not in (0, EINPROGRESS):
-            self.sock.close()
-            raise OSError(error, "connect")
-        self.connected = error == 0
-
-    def check(self) -> None:
-        """The socket became writable: connected, or raises the `OSError` that it failed with."""
-        error = self.sock.getsockopt(SOL_SOCKET, SO_ERROR)
-        if error:
-            raise OSError(error, "connect")
-        self.connected = True
-
-    async def finish(self, loop: asyncio.AbstractEventLoop, seconds: float) -> socket:
-        """Wait until it is connected. Raises `OSError`; `TimeoutError` (an `OSError` too) after `seconds`."""
-        if not self.connected:
-            if await wait_any(loop, writable=(self.sock.fileno(),), seconds=seconds) is None:
-                raise TimeoutError("connect")
-            self.check()
-        return self.sock
-
-
 class Peeker:
     """Watches one new connection until it can be told what it is."""
 
@@ -143,7 +100,7 @@ class Peeker:
             if dial is not None and ready == dial.sock.fileno():
                 if dial.connected:
                     return Peeked(Opening.SERVER_FIRST)
-                _check(dial)
+                dial.check()
             elif self._deadline is not None and not isinstance(self._look(final=False), Peeked) and self._ended():
                 return self._settled(self._final())
 
@@ -180,18 +137,3 @@ class Peeker:
         if self._wanted != 1:
             self._client.setsockopt(SOL_SOCKET, SO_RCVLOWAT, 1)
         return peeked
-
-
-class DialError(Exception):
-    """The upstream cannot be reached; `cause` is why."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-def _check(dial: Dial) -> None:
-    try:
-        dial.check()
-    except OSError as error:
-        raise DialError(error) from error

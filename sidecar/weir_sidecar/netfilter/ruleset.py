@@ -17,6 +17,7 @@ from weir_sidecar.contract.config import CaptureMode, FailureMode, OtherUDP, Qui
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.literals import RulesetError, cidr_sets, id_set, interface, port_set
 from weir_sidecar.netfilter.objects import Chain, ChainType, Family, Hook, Point, Rule, Table, TimeoutSet
+from weir_sidecar.wire.syn import ADMITTED_HOPS
 
 MANGLE = -150
 NAT = -100
@@ -93,6 +94,14 @@ def _marks(config: SidecarConfig) -> Marks:
     return Marks(mask, mark, second)
 
 
+def _held(plan: Plan) -> tuple[str, ...]:
+    """The beginnings of matches for SYNs by their hop limit, one a family: what the sidecar holds, and lets go on."""
+    if not (plan.tproxy and plan.config.capture.connect_first):
+        return ()
+    # A SYN behind IPv6 extension headers is not held: the sidecar would not recognise it.
+    return (f"{IS_SYN} ip ttl", f"ip6 nexthdr tcp {IS_SYN} ip6 hoplimit")
+
+
 def _alive(plan: Plan) -> TimeoutSet:
     # Presumed alive when loaded, so that loading a changed policy opens no gap. Where nobody listens the first packet
     # finds out and loses nothing, thanks to dup; where that would cost something, a heartbeat has to come first.
@@ -107,6 +116,7 @@ def _output(plan: Plan) -> Chain:
         rules.append(Rule(f"meta mark & {marks.mask:#010x} != 0x0 jump marked", "our mark bits, set by others"))
     rules += [
         Rule('oif "lo" goto loopback', "what goes to this pod itself stays here"),
+        *(Rule(f"{plan.proxy} {syn} == {ADMITTED_HOPS} goto admitted", "a held SYN, admitted") for syn in _held(plan)),
         Rule(f"{IS_SYN} goto decide", "a SYN that is sent again is decided again"),
     ]
     if plan.config.capture.dns.capture:
@@ -260,6 +270,12 @@ def _tproxy_chains(plan: Plan) -> list[Chain]:
     intercept = Chain(
         "intercept",
         (
+            *(
+                Rule(
+                    f"{syn} != {ADMITTED_HOPS} tproxy {family} to :{ports.tcp} drop", "held until the upstream answers"
+                )
+                for family, syn in zip(("ip", "ip6"), _held(plan), strict=False)
+            ),
             Rule(f"meta l4proto tcp tproxy to :{ports.tcp} {unmark} accept", "established sockets first"),
             Rule(f"meta l4proto udp tproxy to :{ports.udp} {unmark} accept"),
             Rule("meta l4proto { icmp, icmpv6 } accept", "errors about a captured flow are for the proxy's socket"),
@@ -267,7 +283,9 @@ def _tproxy_chains(plan: Plan) -> list[Chain]:
             Rule("drop"),
         ),
     )
-    return [_marked(plan), captured, prerouting, intercept, _unanswered(plan)]
+    admitted = Chain("admitted", (Rule(marks.put("ct", marks.captured)), Rule("goto captured")))
+    held = [admitted] if _held(plan) else []
+    return [_marked(plan), captured, *held, prerouting, intercept, _unanswered(plan)]
 
 
 def _marked(plan: Plan) -> Chain:

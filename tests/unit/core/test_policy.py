@@ -1,4 +1,4 @@
-"""What rules decide: matching, precedence, neverIntercept, verifyAddress, and the promise of `may_deny`."""
+"""What rules decide: matching, precedence, neverIntercept, and verifyAddress."""
 
 import pytest
 from hypothesis import given
@@ -260,23 +260,6 @@ def test_a_config_that_cannot_be_compiled_is_a_config_error(match):
         policy(("r", match, D))
 
 
-def test_may_deny_is_false_where_no_rule_can_deny():
-    only = policy(
-        ("net", Match(cidrs=("10.0.0.0/8",)), P),
-        ("deny", Match(hosts=("evil",), ports=(PortRange(443, 443),)), D),
-    )
-    assert not only.may_deny("10.0.0.1", 443, None)
-    assert only.may_deny("11.0.0.1", 443, None)
-    assert not only.may_deny("11.0.0.1", 80, None)
-    by_user = policy(("deny", Match(uids=(IDRange(7, 7),)), D))
-    assert by_user.may_deny("192.0.2.1", 1, 7)
-    assert by_user.may_deny("192.0.2.1", 1, None)
-    assert not by_user.may_deny("192.0.2.1", 1, 8)
-    assert policy(default=D).may_deny("192.0.2.1", 1, None)
-    assert policy(verify=VerifyAddress.DENY).may_deny("192.0.2.1", 1, None)
-    assert not policy(("net", Match(cidrs=("192.0.2.0/24",)), P), verify=VerifyAddress.DENY).may_deny("192.0.2.1", 1, 0)
-
-
 hosts = st.sampled_from(["*", "a.example", "*.example", "b.a.example", "c"])
 ranges = st.sampled_from([PortRange(443, 443), PortRange(1, 100), PortRange(53, 53)])
 matches = st.builds(
@@ -308,14 +291,6 @@ flows = st.builds(
     uid=st.sampled_from([None, 7, 9]),
     ja4=st.sampled_from([None, "x", "y"]),
 )
-
-
-@given(configs, flows)
-def test_what_is_denied_was_told_by_may_deny(config, facts):
-    asked = Policy(config)
-    if asked.decide(facts).decision is Decision.DENY:
-        assert asked.may_deny(facts.address, facts.port, facts.uid)
-        assert asked.may_deny(facts.address, facts.port, None)
 
 
 @given(configs, flows)

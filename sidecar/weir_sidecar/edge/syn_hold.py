@@ -1,0 +1,263 @@
+"""Holds a client's SYN until the upstream has answered: so a refused connection is refused, and not accepted and reset.
+
+A transparent listener's kernel accepts at once, whatever becomes of the upstream. So the rules of capture drop a SYN
+while a listener is there, and this module sees it on loopback (packet(7), needs NET_RAW), connects upstream, and sends
+the SYN again with a hop limit that the rules let pass (`wire.syn`); or it answers as the upstream did: with a reset, with
+an ICMP error, or with silence. A client whose proxy dies or stalls meanwhile is in no backlog: its kernel sends the SYN
+again after a second, and the dead-man's switch lets it go direct.
+"""
+
+import asyncio
+import errno
+import socket
+import struct
+from array import array
+
+import msgspec
+
+from weir_sidecar.contract.config import Marks
+from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason
+from weir_sidecar.edge.context import EdgeContext, Endpoint
+from weir_sidecar.edge.dial import Dial, DialError, dial_error
+from weir_sidecar.edge.icmp import Unreachable
+from weir_sidecar.wire.syn import ADMITTED_HOPS, Syn, admitted, parse, reset
+
+_BURST = 64
+_SWEEP = 5.0
+"""Seconds between looks for clients that have gone away while they were held."""
+
+_ETH_P_ALL = 3
+_SOL_PACKET = 263
+_PACKET_IGNORE_OUTGOING = 23
+_SO_ATTACH_FILTER = 26
+_SNAP_BYTES = 2048
+_DNS_PORT = 53
+
+
+class SynTap(msgspec.Struct, frozen=True):
+    """The sockets of a hold: one that sees held SYNs on loopback, and one a family to send packets as they are."""
+
+    tap: socket.socket
+    raw: dict[int, socket.socket]
+
+    @classmethod
+    def open(cls, marks: Marks) -> "SynTap":
+        """Open them. Raises `PermissionError` without NET_RAW."""
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+        program = _filter(marks)
+        address, _ = program.buffer_info()
+        tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program) // 8, address))
+        tap.bind(("lo", _ETH_P_ALL))
+        raw = {}
+        for family in (socket.AF_INET, socket.AF_INET6):
+            kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            raw[int(family)] = socket.socket(family, kind, socket.IPPROTO_RAW)
+        return cls(tap, raw)
+
+    def send(self, packet: bytes, to: str) -> None:
+        """Send a packet with its IP header. One that is lost is sent again by the client."""
+        family = socket.AF_INET6 if ":" in to else socket.AF_INET
+        try:
+            self.raw[family].sendto(packet, (to, 0))
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Close them all."""
+        for sock in (self.tap, *self.raw.values()):
+            sock.close()
+
+
+def _filter(marks: Marks) -> "array[int]":
+    """Classic BPF (Linux, networking/filter.rst): captured SYNs that came to loopback and were not sent by us."""
+    load_mark, load_kind = 0xFFFFF000 + 20, 0xFFFFF000 + 4  # SKF_AD_MARK, SKF_AD_PKTTYPE
+    outgoing = 4
+    drop = 0xFF  # replaced by the distance to the last instruction
+    code = [
+        (0x20, 0, 0, load_kind),
+        (0x15, drop, 0, outgoing),
+        (0x20, 0, 0, load_mark),
+        (0x54, 0, 0, marks.mask),
+        (0x15, 0, drop, marks.mark),
+        (0x30, 0, 0, 0),
+        (0x54, 0, 0, 0xF0),
+        (0x15, 0, 9, 0x40),
+        (0x30, 0, 0, 9),  # IPv4: protocol, TTL, flags after a header of any length
+        (0x15, 0, drop, 6),
+        (0x30, 0, 0, 8),
+        (0x15, drop, 0, ADMITTED_HOPS),
+        (0xB1, 0, 0, 0),
+        (0x50, 0, 0, 13),
+        (0x54, 0, 0, 0x16),
+        (0x15, 0, drop, 0x02),
+        (0x06, 0, 0, _SNAP_BYTES),
+        (0x30, 0, 0, 6),  # IPv6: next header, hop limit, flags
+        (0x15, 0, drop, 6),
+        (0x30, 0, 0, 7),
+        (0x15, drop, 0, ADMITTED_HOPS),
+        (0x30, 0, 0, 53),
+        (0x54, 0, 0, 0x16),
+        (0x15, 0, drop, 0x02),
+        (0x06, 0, 0, _SNAP_BYTES),
+        (0x06, 0, 0, 0),
+    ]
+    last = len(code) - 1
+    program = array("B")
+    for at, (operation, yes, no, value) in enumerate(code):
+        distance = last - at - 1
+        program.frombytes(
+            struct.pack("=HBBI", operation, distance if yes == drop else yes, distance if no == drop else no, value)
+        )
+    return program
+
+
+class _Held(msgspec.Struct, eq=False):
+    """A SYN that waits for its upstream, or, once `dial` is connected, for its client's connection to be accepted.
+
+    Without a `dial` it was answered with a failure: the same SYN, sent again meanwhile, is not another connection.
+    """
+
+    syn: Syn
+    dial: Dial | None
+    uid: int | None
+    since: float
+
+
+class SynHold:
+    """Everything that is held, bounded by the config's `limits.flows`: beyond, a SYN is let pass as it is."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, context: EdgeContext, sockets: SynTap, unreachable: Unreachable
+    ) -> None:
+        self._loop = loop
+        self._context = context
+        self._sockets = sockets
+        self._unreachable = unreachable
+        self._held: dict[tuple[Endpoint, Endpoint], _Held] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+        loop.add_reader(sockets.tap.fileno(), self._readable)
+
+    def take(self, client: Endpoint, destination: Endpoint) -> Dial | None:
+        """The upstream of a connection that was just accepted, if it was held."""
+        held = self._held.pop((client, destination), None)
+        return held.dial if held is not None and held.dial is not None and held.dial.connected else None
+
+    def close(self) -> None:
+        """Hold no more. Clients that are held send their SYN again."""
+        self._loop.remove_reader(self._sockets.tap.fileno())
+        for held in self._held.values():
+            self._let_go(held)
+        self._held.clear()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._sockets.close()
+
+    def _readable(self) -> None:
+        for _ in range(_BURST):
+            try:
+                packet = self._sockets.tap.recv(_SNAP_BYTES)
+            except OSError:
+                return  # nothing more; or the interface went down, which is no packet
+            syn = parse(packet)
+            if syn is not None:
+                self._seen(syn)
+
+    def _seen(self, syn: Syn) -> None:
+        context = self._context
+        held = self._held.get((syn.client, syn.destination))
+        if held is not None and held.syn.sequence == syn.sequence:
+            if held.dial is not None and held.dial.connected:
+                self._admit(syn)  # the first one was lost
+            return
+        if held is not None:
+            self._let_go(held)  # the client gave up, and tries again from the same port
+        config = context.config
+        is_dns = syn.destination[1] == _DNS_PORT and config.capture.dns.capture
+        if is_dns or len(self._held) >= config.limits.flows:
+            self._admit(syn)
+            return
+        uid = context.uid_of(syn.client, syn.destination, socket.IPPROTO_TCP)
+        if not context.may_connect(syn.destination, uid):
+            self._admit(syn)
+            return
+        self._dial(syn, uid)
+
+    def _dial(self, syn: Syn, uid: int | None) -> None:
+        held = self._held[syn.client, syn.destination] = _Held(syn, None, uid, self._context.now())
+        if self._sweeping is None:
+            self._sweeping = self._loop.call_later(_SWEEP, self._sweep)
+        try:
+            held.dial = dial = Dial(syn.destination)
+        except DialError as failed:
+            self._fail(held, failed.cause)
+            return
+        if dial.connected:
+            self._admit(syn)
+        else:
+            self._loop.add_writer(dial.sock.fileno(), self._answered, held, dial)
+
+    def _answered(self, held: _Held, dial: Dial) -> None:
+        self._loop.remove_writer(dial.sock.fileno())
+        try:
+            dial.check()
+        except DialError as failed:
+            dial.sock.close()
+            held.dial = None
+            self._fail(held, failed.cause)
+            return
+        self._admit(held.syn)
+
+    def _admit(self, syn: Syn) -> None:
+        self._sockets.send(admitted(syn), syn.destination[0])
+
+    def _fail(self, held: _Held, error: OSError) -> None:
+        """Answer as the upstream, or the way to it, did. A timeout is answered by the client's own clock."""
+        syn = held.syn
+        if error.errno == errno.ECONNREFUSED:
+            self._sockets.send(reset(syn), syn.client[0])
+        else:
+            self._unreachable.quote(syn.client[0], error.errno or 0, syn.packet)
+        self._record(held, dial_error(error))
+
+    def _sweep(self) -> None:
+        """Give up what no client waits for any more: it has closed its socket, or its clock has run out."""
+        context = self._context
+        stale = context.now() - _SWEEP
+        for key, held in list(self._held.items()):
+            if held.since > stale or context.uid_of(*key, socket.IPPROTO_TCP) is not None:
+                continue
+            del self._held[key]
+            if held.dial is not None:
+                self._let_go(held)
+                self._record(held, FlowError.UPSTREAM_TIMED_OUT)
+        self._sweeping = self._loop.call_later(_SWEEP, self._sweep) if self._held else None
+
+    def _let_go(self, held: _Held) -> None:
+        if held.dial is not None:
+            self._loop.remove_writer(held.dial.sock.fileno())
+            held.dial.sock.close()
+
+    def _record(self, held: _Held, error: FlowError) -> None:
+        context = self._context
+        address, port = held.syn.destination
+        context.record(
+            FlowRecord(
+                time=context.wall(),
+                id=context.new_id(),
+                client=Client(uid=held.uid, address=held.syn.client[0]),
+                protocol=Protocol.TCP,
+                host=context.names.name_of(address, context.now()),
+                sni=None,
+                address=address,
+                port=port,
+                alpn=None,
+                decision=Decision.PASSTHROUGH,
+                reason=Reason.UPSTREAM_UNAVAILABLE,
+                rule=None,
+                tls=None,
+                bytes_up=0,
+                bytes_down=0,
+                duration_ms=round((context.now() - held.since) * 1000, 3),
+                error=error,
+            )
+        )

@@ -1,0 +1,87 @@
+import socket
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weir_sidecar.wire.syn import ADMITTED_HOPS, admitted, parse, reset
+
+OPTIONS = bytes.fromhex("020405b40402080a0102030400000000" + "01030307")
+
+
+def syn(version: int, flags: int = 0x02, options: bytes = OPTIONS, sequence: int = 0x01020304) -> bytes:
+    offset = (20 + len(options)) // 4
+    tcp = struct.pack("!HHIIBBHHH", 40000, 443, sequence, 0, offset << 4, flags, 64240, 0xBEEF, 0) + options
+    if version == 4:
+        ends = socket.inet_aton("10.0.0.2") + socket.inet_aton("192.0.2.1")
+        return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 7, 0x4000, 64, 6, 0) + ends + tcp
+    ends = socket.inet_pton(socket.AF_INET6, "fd00::2") + socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+    return struct.pack("!IHBB", 6 << 28, len(tcp), 6, 64) + ends + tcp
+
+
+def verifies(packet: bytes) -> bool:
+    """The receiver's check of RFC 9293: all words of pseudo header and segment sum up to ones."""
+    header = 20 if packet[0] >> 4 == 4 else 40
+    ends = packet[12:20] if header == 20 else packet[8:40]
+    data = ends + struct.pack("!HH", 6, len(packet) - header) + packet[header:]
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total == 0xFFFF
+
+
+@pytest.mark.parametrize(
+    ("version", "client", "destination"), [(4, "10.0.0.2", "192.0.2.1"), (6, "fd00::2", "2001:db8::1")]
+)
+def test_a_syn_is_read_and_sent_again_as_it_was(version: int, client: str, destination: str) -> None:
+    packet = syn(version)
+    read = parse(packet)
+    assert read is not None
+    assert (read.client, read.destination, read.sequence) == ((client, 40000), (destination, 443), 0x01020304)
+    again = admitted(read)
+    hops = 8 if version == 4 else 7
+    assert again[hops] == ADMITTED_HOPS
+    assert verifies(again)
+    assert again.endswith(OPTIONS)
+    changed = [at for at, (a, b) in enumerate(zip(packet, again, strict=True)) if a != b]
+    assert set(changed) <= {hops, read.header + 16, read.header + 17}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_refusal_is_what_a_closed_port_sends(version: int) -> None:
+    read = parse(syn(version, sequence=0xFFFFFFFF))
+    assert read is not None
+    packet = reset(read)
+    header = 20 if version == 4 else 40
+    assert verifies(packet)
+    source, target, _, acknowledged, _, flags = struct.unpack_from("!HHIIBB", packet, header)
+    assert (source, target, acknowledged, flags) == (443, 40000, 0, 0x14)
+    ends = (packet[12:16], packet[16:20]) if version == 4 else (packet[8:24], packet[24:40])
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    assert [socket.inet_ntop(family, end) for end in ends] == [read.destination[0], read.client[0]]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("flags", [0x12, 0x10, 0x04, 0x06, 0x11, 0x00])
+def test_only_a_syn_is_one(version: int, flags: int) -> None:
+    assert parse(syn(version, flags)) is None
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_syn_with_ecn_is_one(version: int) -> None:
+    assert parse(syn(version, 0xC2)) is not None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_are_none(data: bytes) -> None:
+    read = parse(data)
+    if read is not None:
+        assert verifies(admitted(read)) or len(data) % 2
+        assert verifies(reset(read))
+
+
+@given(st.sampled_from([4, 6]), st.data())
+def test_a_part_of_a_syn_is_none(version: int, data: st.DataObject) -> None:
+    packet = syn(version, options=b"")
+    assert parse(packet[: data.draw(st.integers(0, len(packet) - 1))]) is None
