@@ -111,7 +111,7 @@ def test_the_ca_key_is_on_tmpfs_only_and_nowhere_else(weir_lab: Lab) -> None:
     stamp = weir_lab.directory / "key-stamp"
     stamp.touch()
     # A flow is intercepted, so that a leaf is made; then the command waits to be let go.
-    script = "curl -sS -o /dev/null https://key.tls.weir.test/hello; find /run -name ca.key; echo done; cat"
+    script = "curl -sS -o /dev/null https://key.tls.weir.test/hello; find /run/weir -name ca.key; echo done; cat"
     with weir_lab.running_weir(["sh", "-c", script], Policy(root=weir_lab.pki.ca_file), "wtlkey") as process:
         assert process.stdout
         assert process.stdout.readline() == b"done\n", "the command can find the key"

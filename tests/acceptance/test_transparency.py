@@ -88,10 +88,10 @@ FAILURES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "never-answers": ({"address": RAW, "port": 4004, "say": "x\n"}, ["", "timeout"]),
     "never-answers-tls": (
-        {"address": RAW, "port": 4004 + TLS_OFFSET, "host": RAW_HOST, "say": "x\n"},
+        {"address": RAW, "port": 4004 + TLS_OFFSET, "host": "silent.raw.weir.test", "say": "x\n"},
         ["", "timeout"],
     ),
-    "never-shakes-hands": ({"address": RAW, "port": NO_HANDSHAKE, "host": RAW_HOST}, ["", "timeout"]),
+    "never-shakes-hands": ({"address": RAW, "port": NO_HANDSHAKE, "host": "mute.raw.weir.test"}, ["", "timeout"]),
     "never-accepts": ({"address": BLACKHOLE, "port": 80}, ["", "timeout"]),
 }
 """What fails, and how a client is to see it."""

@@ -1,9 +1,10 @@
 """HTTP/1.1 and HTTP/2 on one blocking socket: the lab's web origins, a thread for each connection."""
 
 import contextlib
+import select
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import h2.config
 import h2.connection
@@ -87,18 +88,31 @@ class _HTTP2:
         self._waiting: dict[int, tuple[memoryview, Response]] = {}
 
     def run(self) -> None:
+        """Read and write as the socket allows: a server that only writes while its client only writes waits for ever."""
+        self._sock.setblocking(False)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(2**24)
-        self._flush()
-        while data := self._sock.recv(_READ):
-            for event in self._h2.receive_data(data):
-                self._handle(event)
+        out = bytearray()
+        while True:
+            out += self._h2.data_to_send()
+            select.select([self._sock], [self._sock] if out else [], [])
+            if out:
+                del out[: self._try(self._sock.send, out) or 0]
+            while (data := self._try(self._sock.recv, _READ)) is not None:
+                if not data:
+                    return
+                for event in self._h2.receive_data(data):
+                    self._handle(event)
             for stream in list(self._waiting):
                 self._pump(stream)
-            self._flush()
 
-    def _flush(self) -> None:
-        self._sock.sendall(self._h2.data_to_send())
+    @staticmethod
+    def _try[A, T](call: Callable[[A], T], argument: A) -> T | None:
+        """None: not now."""
+        try:
+            return call(argument)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+            return None
 
     def _handle(self, event: h2.events.Event) -> None:
         match event:

@@ -192,8 +192,10 @@ class Lab:
             file = case.issued.write(self.directory / f"cert-{case.kind}.pem")
             web.append(_web(case.address, file, weak=case.kind == "weak-key"))
             names[f"{case.kind}.cert.weir.test"] = [case.address]
-        raw = self.pki.root.leaf(LeafShape(("raw.weir.test", RAW, RAW6))).write(self.directory / "raw.pem")
-        names["raw.weir.test"] = [RAW, RAW6]
+        raw = self.pki.root.leaf(LeafShape(("raw.weir.test", "*.raw.weir.test", RAW, RAW6))).write(
+            self.directory / "raw.pem"
+        )
+        names["raw.weir.test"] = names["*.raw.weir.test"] = [RAW, RAW6]
         return {
             "root": str(self.directory / "www"),
             "log": str(self.directory / "hellos.jsonl"),
