@@ -22,6 +22,9 @@ from weir_sidecar.edge.trust_gate import TrustGate
 from weir_sidecar.edge.waiting import wait_any
 from weir_sidecar.wire.clienthello import ClientHello
 
+_TIMER_ERROR = 0.01
+"""Seconds: an event loop's timer counts from the start of a turn, and may come a little before its time."""
+
 _TLS12 = 0x0303
 _TLS13 = 0x0304
 _ECDSA_P256_SHA256 = 0x0403
@@ -48,8 +51,6 @@ class Intercepted(msgspec.Struct, frozen=True):
     """What became of an interception."""
 
     alpn: str | None
-    bytes_up: int
-    bytes_down: int
     error: FlowError | None
 
 
@@ -76,11 +77,11 @@ class Interceptor(msgspec.Struct):
 
 
 class Interception:
-    """One interception. `run` it once; `facts` and `close` whatever came of it."""
+    """One interception. `run` it once; `facts`, bytes (of the application) and `close` whatever came of it."""
 
     __slots__ = (
         "_client", "_completed", "_flight_at", "_hello", "_interceptor", "_loop", "_observing", "_proven", "_side", "_sock",
-        "_ticket", "_trust", "_upstream",
+        "_ticket", "_trust", "_upstream", "bytes_down", "bytes_up",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917  (the two ends, the judge of trust, and the shared means)
@@ -104,6 +105,8 @@ class Interception:
         self._completed = False
         self._proven = False
         self._observing: asyncio.TimerHandle | None = None
+        self.bytes_up = 0
+        self.bytes_down = 0
 
     async def run(self, upstream: socket, names: tuple[str, ...]) -> Intercepted | Unsuitable:
         """Intercept between the client and the connected `upstream`, whose certificate must name one of `names`."""
@@ -123,9 +126,8 @@ class Interception:
         failed = await self._meet_client(client)
         if failed is not None:
             reset_on_close(upstream)
-            return Intercepted(text, 0, 0, failed)
-        end = await self._relay(client, server)
-        return Intercepted(text, end.bytes_up, end.bytes_down, self._relay_error(end))
+            return Intercepted(text, failed)
+        return Intercepted(text, self._relay_error(await self._relay(client, server)))
 
     def facts(self) -> TLSFacts:
         """What TLS said on both sides."""
@@ -154,15 +156,16 @@ class Interception:
         except (SessionEndedError, TimeoutError):
             if session.verify_error:
                 return self._invalid(session.verify_error)
-            if session.certificate_requested:
-                return Unsuitable(Reason.CLIENT_CERTIFICATE_REQUESTED)
-            return Unsuitable(Reason.UPSTREAM_TLS_FAILED)
-        if session.certificate_requested:
-            return Unsuitable(Reason.CLIENT_CERTIFICATE_REQUESTED)
+            # Without our certificate such a server may end the handshake; its own has been verified by then.
+            if not session.certificate_requested:
+                return Unsuitable(Reason.UPSTREAM_TLS_FAILED)
         certificate = session.connection.get_peer_certificate(as_cryptography=True)
         assert certificate is not None, "a verified TLS server has a certificate"
         session.verify_error = interceptor.upstream.verify_names(certificate, names)
-        return self._invalid(session.verify_error) if session.verify_error else certificate
+        if session.verify_error:
+            return self._invalid(session.verify_error)
+        # Only the host itself may say so: it is remembered for all that go there.
+        return Unsuitable(Reason.CLIENT_CERTIFICATE_REQUESTED) if session.certificate_requested else certificate
 
     def _invalid(self, verify_error: int) -> Unsuitable:
         passes = self._interceptor.on_invalid is OnInvalidCertificate.PASSTHROUGH
@@ -204,13 +207,12 @@ class Interception:
             self._watch(STALLED)
 
     async def _relay(self, client: Session, server: Session) -> RelayEnd:
-        end = await relay.run(
-            self._loop,
-            client.sock,
-            server.sock,
-            TLSWay(self._loop, client, server, Side.CLIENT, self._first_byte),
-            TLSWay(self._loop, server, client, Side.UPSTREAM),
-        )
+        up = TLSWay(self._loop, client, server, Side.CLIENT, self._first_byte)
+        down = TLSWay(self._loop, server, client, Side.UPSTREAM)
+        try:
+            end = await relay.run(self._loop, client.sock, server.sock, up, down)
+        finally:
+            self.bytes_up, self.bytes_down = up.total, down.total
         if not self._proven:
             self._observe(_CLIENT_END[end.end] if end.first is Side.CLIENT else ClientEnd.UPSTREAM)
         return end
@@ -234,7 +236,7 @@ class Interception:
         """Look again when `seconds` have passed since our Certificate went out."""
         if self._observing is not None:
             self._observing.cancel()
-        self._observing = self._loop.call_later(seconds, self._observe, ClientEnd.OPEN)
+        self._observing = self._loop.call_later(seconds + _TIMER_ERROR, self._observe, ClientEnd.OPEN)
 
     def _observe(self, end: ClientEnd) -> None:
         client = self._client
