@@ -6,8 +6,8 @@ Started as root it takes what it needs and becomes the config's user; started as
 import argparse
 import sys
 
-# OpenSSL comes with pyOpenSSL. asyncio and uvloop would import the standard library's binding to a second OpenSSL, which
-# is never used and costs every pod 5 MiB; both do without it when it cannot be imported.
+# OpenSSL comes with pyOpenSSL. asyncio would import the standard library's binding to a second OpenSSL, which
+# is never used and costs every pod 5 MiB; it does without when that cannot be imported.
 sys.modules["ssl"] = None  # type: ignore[assignment]
 
 from weir_sidecar.contract.config import ConfigError  # noqa: E402

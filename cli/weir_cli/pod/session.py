@@ -25,7 +25,8 @@ from weir_cli.pod.supervise import BLOCKED, Supervisor
 from weir_operator.compile import Injection
 from weir_sidecar.certs import bundle, truststore
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import SidecarConfig
+from weir_sidecar.contract.config import CaptureMode, SidecarConfig
+from weir_sidecar.edge.resolver import first_nameserver
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -86,6 +87,7 @@ class _Session:
     ) -> None:
         self._options = options
         self._config = config
+        self._nameserver: str | None = None
         self._injection = injection
         self._parts = parts
         self._unblocked = unblocked
@@ -96,6 +98,7 @@ class _Session:
     def run(self, stack: ExitStack) -> int:
         store = self._storage()
         link, resolver_text, notices = self._make_pod(stack)
+        self._nameserver = first_nameserver(resolver_text)
         storage.prepare_run(self._pod, self._owner())
         self._write_config()
         sidecar = self._start_sidecar(store, stack)
@@ -136,7 +139,12 @@ class _Session:
         return self._config.identity.uid, self._config.identity.gid
 
     def _write_config(self) -> None:
-        replace_file(self._pod.run / "config.json", contract.encode(self._config), self._owner(), 0o600)
+        config = self._config
+        if config.capture.mode is CaptureMode.REDIRECT and config.capture.dns.server is None:
+            # The sidecar sees this machine's files, whose resolver need not be the pod's.
+            dns = msgspec.structs.replace(config.capture.dns, server=self._nameserver)
+            config = msgspec.structs.replace(config, capture=msgspec.structs.replace(config.capture, dns=dns))
+        replace_file(self._pod.run / "config.json", contract.encode(config), self._owner(), 0o600)
 
     def _apply(self) -> None:
         """Load the rules in the pod's namespace."""

@@ -21,12 +21,12 @@ from weir_sidecar import __version__
 from weir_sidecar.certs.bundle import SYSTEM_BUNDLES, system_bundles, system_roots
 from weir_sidecar.certs.leaf import LeafMinter
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import CaptureMode, SidecarConfig
+from weir_sidecar.contract.config import CaptureMode, ConfigError, SidecarConfig
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.policy import Policy
 from weir_sidecar.core.trust_change import TrustChange
-from weir_sidecar.edge import authority_files, clocks, privileges, trust_file
-from weir_sidecar.edge.admin import Admin, AdminRoutes, open_admin_socket, open_control_socket
+from weir_sidecar.edge import authority_files, clocks, privileges, resolver, trust_file
+from weir_sidecar.edge.admin import CONTROL_SOCKET, Admin, AdminRoutes, open_admin_socket, open_control_socket
 from weir_sidecar.edge.context import EdgeContext, Endpoint
 from weir_sidecar.edge.dial import Dial
 from weir_sidecar.edge.dns_forwarder import DNSForwarder
@@ -37,7 +37,7 @@ from weir_sidecar.edge.interception import Interceptor
 from weir_sidecar.edge.listeners import Listeners, open_listeners
 from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.records import RecordSink, open_record_file
-from weir_sidecar.edge.reply_sockets import ReplySockets
+from weir_sidecar.edge.reply_sockets import ListenerReplies, ReplySockets
 from weir_sidecar.edge.sockdiag import SockDiag
 from weir_sidecar.edge.syn_hold import SynHold, SynTap
 from weir_sidecar.edge.tcp_flow import TCPFlow
@@ -70,6 +70,8 @@ class _Opened(msgspec.Struct, frozen=True):
     record: int | None
     tap: SynTap | None
     listeners: Listeners
+    resolver: Endpoint | None
+    """Mode Redirect: whom every DNS query is taken to be for."""
     system_roots: bytes
 
 
@@ -92,12 +94,25 @@ def _open(options: Options) -> _Opened:
         # Before the listeners: from the moment they are there, the rules hold every SYN.
         tap=SynTap.open(config.marks) if _connects_first(config) else None,
         listeners=open_listeners(config),
+        resolver=_resolver(config),
         system_roots=system_roots(system_bundles(SYSTEM_BUNDLES)),
     )
 
 
 def _connects_first(config: SidecarConfig) -> bool:
     return config.capture.mode is CaptureMode.TPROXY and config.capture.connect_first
+
+
+def _resolver(config: SidecarConfig) -> Endpoint | None:
+    if config.capture.mode is CaptureMode.TPROXY or not config.capture.dns.capture:
+        return None
+    server = config.capture.dns.server
+    if server is None:
+        with open(resolver.RESOLV_CONF, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  (see pyproject)
+            server = resolver.first_nameserver(file.read())
+    if server is None:
+        raise ConfigError(f"mode Redirect needs a resolver: {resolver.RESOLV_CONF} has none; set capture.dns.server")
+    return server, 53
 
 
 def _read_config(run_dir: int) -> SidecarConfig:
@@ -161,8 +176,10 @@ class Sidecar:
 
     def _open_edge(self) -> None:
         loop, context = self._loop, self._context
-        self._replies = ReplySockets()
-        unreachable = Unreachable.open()
+        transparent = context.config.capture.mode is CaptureMode.TPROXY
+        self._replies = ReplySockets() if transparent else ListenerReplies(self._opened.listeners.udp)
+        # Without TPROXY no capability is needed, and none is assumed.
+        unreachable = Unreachable.open() if transparent else Unreachable({})
         self._streams = DNSStreams(loop, context)
         self._dns = DNSForwarder(loop, context, self._replies, unreachable)
         self._relay = UDPRelay(loop, context, self._replies, unreachable)
@@ -185,7 +202,7 @@ class Sidecar:
         for listener in self._opened.listeners.tcp:
             self._tcp.serve(listener)
         for listener in self._opened.listeners.udp:
-            self._udp.append(UDPListener(self._loop, listener, dispatch))
+            self._udp.append(UDPListener(self._loop, listener, dispatch, self._opened.resolver))
         self._admin.serve(open_admin_socket(self._context.config.ports.admin))
         self._admin.serve(open_control_socket(self._opened.state_dir))
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -210,6 +227,7 @@ class Sidecar:
         self._streams.close()
         self._saver.close()
         self._admin.close()
+        os.unlink(CONTROL_SOCKET, dir_fd=self._opened.state_dir)
         self._records.close()
 
     def _start_flow(
@@ -260,7 +278,7 @@ def run(options: Options) -> int:
         privileges.drop(identity.uid, identity.gid)
     else:
         privileges.drop(os.geteuid(), os.getegid())
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner() as runner:
         runner.run(_serve(opened, options.ready_fd))
     return 0
 
@@ -275,12 +293,3 @@ async def _serve(opened: _Opened, ready_fd: int | None) -> None:
         os.write(ready_fd, b"1\n")
         os.close(ready_fd)
     await sidecar.run()
-
-
-def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
-    try:
-        import uvloop  # noqa: PLC0415  (optional: where it is, it is faster)
-    except ImportError:
-        return None
-    factory: type[asyncio.AbstractEventLoop] = uvloop.Loop
-    return factory
