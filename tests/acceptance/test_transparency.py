@@ -167,27 +167,11 @@ def test_odd_client_hellos_are_read(direct: Probed, proxied: Probed, probe: str)
     assert proxied.outcome(probe) == direct.outcome(probe)
 
 
-# TPROXY's listener answers the SYN before the upstream is asked, so these come as a reset of a connection just made.
-ANSWERED_FIRST = pytest.mark.xfail(
-    strict=True, reason="the client's SYN is answered before the upstream's answer is known"
-)
-DEAD_ENDS = tuple(
-    failure for failure, (_, expected) in FAILURES.items() if expected[1] in {"ECONNREFUSED", "EHOSTUNREACH"}
-)
-
-
-@pytest.mark.parametrize(
-    "failure", [pytest.param(name, marks=ANSWERED_FIRST if name in DEAD_ENDS else ()) for name in FAILURES]
-)
+@pytest.mark.parametrize("failure", FAILURES)
 def test_failures_look_the_same(direct: Probed, proxied: Probed, failure: str) -> None:
     expected = FAILURES[failure][1]
     assert direct.outcome(failure) == expected
     assert proxied.outcome(failure) == expected
-
-
-@pytest.mark.parametrize("failure", DEAD_ENDS)
-def test_a_dead_end_is_a_reset_and_not_a_wait(proxied: Probed, failure: str) -> None:
-    assert proxied.outcome(failure) in (FAILURES[failure][1], ["", "ECONNRESET"])
 
 
 @pytest.mark.parametrize("probe", ["client-certificate", "no-client-certificate"])
