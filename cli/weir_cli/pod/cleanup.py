@@ -19,8 +19,8 @@ def remove(pod: Pod) -> None:
     _end_processes(pod.netns_path)
     if pod.netns_path.exists():
         attempt(["ip", "netns", "delete", pod.netns])
-    if Path("/sys/class/net", pod.link).exists():
-        attempt(["ip", "link", "delete", pod.link])
+    # The kernel takes a namespace apart later, and the link with it: not so late that somebody sees it.
+    attempt(["ip", "link", "delete", pod.link])
     host.disconnect(pod)
     while syscalls.is_mount(pod.run):
         syscalls.unmount(pod.run)

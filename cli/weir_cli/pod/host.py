@@ -1,6 +1,5 @@
 """What a pod changes on the host: forwarding sysctls, nftables, /etc/netns. The last pod to go puts sysctls back."""
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -31,6 +30,11 @@ def _ledger() -> Path:
     return names.RUNTIME / f"host-{ledger.machine()}.json"
 
 
+def _part() -> Path:
+    """The ledger while it is written; a run that was killed just then leaves it."""
+    return _ledger().with_suffix(".part")
+
+
 def prepare() -> tuple[str, ...]:
     """Turn forwarding on where it is off, and say so. Call inside `ledger.exclusive`; `restore` undoes it.
 
@@ -56,6 +60,7 @@ def prepare() -> tuple[str, ...]:
 
 def restore() -> None:
     """Put everything back as it was. Call inside `ledger.exclusive` when no pod is left."""
+    _part().unlink(missing_ok=True)
     if not _ledger().exists():
         return
     changes = _read()
@@ -137,6 +142,5 @@ def _read() -> _Changes:
 
 
 def _write(changes: _Changes) -> None:
-    part = _ledger().with_suffix(".part")
-    part.write_bytes(msgspec.json.encode(changes))
-    os.replace(part, _ledger())  # noqa: PTH105 - atomic, and both names are here
+    _part().write_bytes(msgspec.json.encode(changes))
+    _part().replace(_ledger())
