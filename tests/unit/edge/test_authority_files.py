@@ -1,0 +1,68 @@
+import datetime as dt
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from weir_sidecar.certs.authority import Authority
+from weir_sidecar.edge.authority_files import CERTIFICATE, KEY, load_or_create
+
+NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[int]:
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_is_made_once_and_found_again(directory: int, tmp_path: Path) -> None:
+    made = load_or_create(directory, NOW)
+    assert load_or_create(directory, NOW + dt.timedelta(days=1)).fingerprint() == made.fingerprint()
+    assert (tmp_path / CERTIFICATE).read_bytes() == made.certificate_pem()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CERTIFICATE, KEY]
+
+
+def test_nobody_else_reads_the_key(directory: int, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        load_or_create(directory, NOW)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / KEY).stat().st_mode) == 0o600
+    assert b"PRIVATE" not in (tmp_path / CERTIFICATE).read_bytes()
+
+
+@pytest.mark.parametrize("broken", [b"", b"-----BEGIN PRIVATE KEY-----\n", b"\xff" * 100])
+@pytest.mark.parametrize("name", [KEY, CERTIFICATE])
+def test_half_written_files_are_replaced(directory: int, tmp_path: Path, name: str, broken: bytes) -> None:
+    first = load_or_create(directory, NOW)
+    (tmp_path / name).write_bytes(broken)
+    second = load_or_create(directory, NOW)
+    assert second.fingerprint() != first.fingerprint()
+    assert load_or_create(directory, NOW).fingerprint() == second.fingerprint()
+
+
+@pytest.mark.parametrize("name", [KEY, CERTIFICATE])
+def test_one_of_the_two_is_not_enough(directory: int, tmp_path: Path, name: str) -> None:
+    first = load_or_create(directory, NOW)
+    (tmp_path / name).unlink()
+    assert load_or_create(directory, NOW).fingerprint() != first.fingerprint()
+
+
+def test_a_key_of_another_certificate_is_replaced(directory: int, tmp_path: Path) -> None:
+    load_or_create(directory, NOW)
+    (tmp_path / KEY).write_bytes(Authority.create(NOW).key_pem())
+    made = load_or_create(directory, NOW)
+    assert Authority.load((tmp_path / KEY).read_bytes(), made.certificate_pem()).fingerprint() == made.fingerprint()
+
+
+def test_a_link_is_not_followed(directory: int, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(Authority.create(NOW).key_pem())
+    (tmp_path / KEY).symlink_to(elsewhere)
+    with pytest.raises(OSError, match="symbolic"):
+        load_or_create(directory, NOW)
