@@ -24,6 +24,9 @@ _MANDATORY, _ALPN, _NO_DEFAULT_ALPN, _ECH = 0, 1, 2, 5
 _AD = 0x20  # in the header's fourth byte
 _POINTER = 0xC0
 _MAX_POINTER = 0x3FFF
+_MAX_HOPS = 32
+"""Pointers in one name. Servers need a handful; a chain of thousands, walked for each record, would stop the loop."""
+_MAX_MESSAGE = 65535
 _SIGNATURE = re.compile(rb"\x00[\x40\x41]\x00\x01")  # type SVCB (64) or HTTPS (65), class IN
 
 # RDATA that may hold compressed names (RFC 3597 section 4): bytes before the names, how many names, whether we may
@@ -92,7 +95,7 @@ def _edit(data: bytes, record: Record, *, ech: bool, h3: bool) -> bytes | None:
         parameters[_MANDATORY] = kept
         if not kept:
             del parameters[_MANDATORY]
-    target = expand(data, binding.target)
+    target = expand(data, binding.target, {})
     return (
         binding.priority.to_bytes(2)
         + target
@@ -113,25 +116,30 @@ def _strings(value: bytes) -> list[bytes]:
     return strings
 
 
-def expand(data: bytes, offset: int) -> bytes:
-    """The name at `offset` without compression, case kept. Pointers must go backwards. Raises `MalformedDNS`."""
-    name = bytearray()
-    earliest = offset
+def expand(data: bytes, offset: int, known: dict[int, bytes], hops: int = 0) -> bytes:
+    """The name at `offset` without compression, case kept. Pointers must go backwards. Raises `MalformedDNS`.
+
+    `known` holds what pointers led to before, in the same message: each part of a name is walked once.
+    """
+    at = offset
     try:
-        while length := data[offset]:
-            if length >= _POINTER:
-                offset = ((length & 0x3F) << 8) | data[offset + 1]
-                if offset >= earliest:
-                    raise MalformedDNS(f"compression pointer to {offset} does not go back")
-                earliest = offset
-                continue
-            if length > 63 or len(name) + length + 2 > MAX_NAME:
-                raise MalformedDNS(f"label of {length} bytes at {offset}, name of {len(name)}")
-            name += data[offset : offset + 1 + length]
-            offset += 1 + length
+        while 0 < (length := data[at]) < _POINTER:
+            if length > 63 or at - offset + length + 2 > MAX_NAME:
+                raise MalformedDNS(f"label of {length} bytes at {at}, name of {at - offset}")
+            at += 1 + length
+        if length == 0:
+            return data[offset : at + 1]
+        target = ((length & 0x3F) << 8) | data[at + 1]
     except IndexError:
         raise MalformedDNS("message ends inside a name") from None
-    return bytes(name) + b"\0"
+    rest = known.get(target)
+    if rest is None:
+        if target >= offset or hops >= _MAX_HOPS:
+            raise MalformedDNS(f"compression pointer to {target} does not go back, or is one of too many")
+        rest = known[target] = expand(data, target, known, hops + 1)
+    if at - offset + len(rest) > MAX_NAME:
+        raise MalformedDNS(f"name of {at - offset + len(rest)} bytes at {offset}")
+    return data[offset:at] + rest
 
 
 class _Writer:
@@ -139,6 +147,7 @@ class _Writer:
 
     def __init__(self, head: bytes) -> None:
         self.out = bytearray(head)
+        self.known: dict[int, bytes] = {}
         self._seen: dict[bytes, int] = {}
 
     def remember(self, name: bytes, offset: int) -> None:
@@ -172,13 +181,16 @@ def _write(data: bytes, question_end: int, found: list[Record], edited: dict[int
         if rdata is None:
             continue
         counts[record.section] += 1
-        writer.name(expand(data, record.owner))
+        writer.name(expand(data, record.owner, writer.known))
         writer.out += struct.pack("!HHIH", record.rtype, record.rclass, record.ttl, 0)
         start = len(writer.out)
         if rdata:
             writer.out += rdata
         else:
             _copy_rdata(writer, data, record)
+        # Written out, names can take far more than they did: what TCP cannot carry is not worth more time.
+        if len(writer.out) > _MAX_MESSAGE:
+            raise MalformedDNS("the edited message is larger than a message can be")
         struct.pack_into("!H", writer.out, start - 2, len(writer.out) - start)
     struct.pack_into("!HHH", writer.out, 6, *counts)
     writer.out[3] &= ~_AD
@@ -190,7 +202,7 @@ def _copy_rdata(writer: _Writer, data: bytes, record: Record) -> None:
     offset = record.start + before
     writer.out += data[record.start : min(offset, record.end)]
     for _ in range(names if record.end > record.start else 0):
-        writer.name(expand(data, offset), compress=compress)
+        writer.name(expand(data, offset, writer.known), compress=compress)
         offset = skip_name(data, offset)
     if offset > record.end and record.end > record.start:
         raise MalformedDNS(f"names at {record.start} go beyond their record")

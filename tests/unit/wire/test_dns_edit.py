@@ -136,3 +136,28 @@ def test_mutated_messages_raise_only_what_is_declared() -> None:
 
 
 SAMPLE = message(f'HTTPS 1 . alpn="h2,h3" {ECH} ipv4hint="192.0.2.1"', 'HTTPS 2 . alpn="h3" no-default-alpn')
+
+
+def _hostile(chain: bytes, last: int) -> bytes:
+    """An answer with `chain` in an unknown record, an HTTPS record to edit, and thousands that point into the chain."""
+    question = b"\x01a\0" + struct.pack("!HH", 65, 1)
+    unknown = b"\0" + struct.pack("!HHIH", 999, 1, 0, len(chain)) + chain
+    https = b"\0" + struct.pack("!HHIH", 65, 1, 0, 8) + b"\0\1\0" + struct.pack("!HH", 5, 1) + b"x"
+    pointing = struct.pack("!HHHIH", 0xC000 | last, 999, 1, 0, 0)
+    count = (65535 - 12 - len(question) - len(unknown) - len(https)) // len(pointing)
+    return struct.pack("!HHHHHH", 1, 0x8180, 1, 2 + count, 0, 0) + question + unknown + https + pointing * count
+
+
+def test_names_that_would_stop_the_loop_are_given_up() -> None:
+    # Each of four thousand records has a name of eight thousand pointers: walked in full, that is seconds.
+    first = 12 + 7 + 11
+    offsets = range(first, 0x3FFE, 2)
+    chain = b"".join(struct.pack("!H", 0xC000 | before) for before in [12, *offsets][: len(offsets)])
+    message = _hostile(chain, offsets[-1])
+    with pytest.raises(MalformedDNS, match="too many"):
+        strip(message, 19, ech=True, h3=True)
+
+
+def test_an_edit_that_outgrows_a_message_is_given_up() -> None:
+    with pytest.raises(MalformedDNS, match="larger than a message"):
+        strip(_hostile(b"\x01a" * 126 + b"\0", 30), 19, ech=True, h3=True)
