@@ -1,3 +1,5 @@
+import struct
+
 import dns.flags
 import dns.message
 import dns.rcode
