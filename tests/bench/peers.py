@@ -18,6 +18,17 @@ from .site import CLIENT, ORIGIN_ADDRESS, PROXY_ID, Site, proxy_core, run, withi
 
 _PORT = 15900
 _CERTGEN = "/usr/lib/squid/security_file_certgen"
+_NO_RESUMPTION = """\
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = server
+[server]
+NumTickets = 0
+Options = -SessionTicket
+"""
+"""wrk resumes TLS sessions where it can. A new connection here is one with a full handshake, for everyone."""
 _MITMDUMP = Path(__file__).parents[2] / "build/bench-peers/bin/mitmdump"
 
 
@@ -65,7 +76,8 @@ class Peer(msgspec.Struct, frozen=True):
         home.mkdir()
         os.chown(home, PROXY_ID, PROXY_ID)
         argv = within(CLIENT, proxy_core(), self.command(site, mode), user=self.user)
-        process = site.spawn(argv)
+        settings = site.path("openssl.cnf", _NO_RESUMPTION)
+        process = site.spawn(argv, environment={"OPENSSL_CONF": str(settings)})
         protocol, port = ("udp", 53) if mode is Mode.DNS else ("tcp", 443)
         site.await_port(process, protocol, _PORT)
         site.redirect(protocol, port, _PORT)

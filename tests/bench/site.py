@@ -34,23 +34,10 @@ http {{
   uwsgi_temp_path {dir}; scgi_temp_path {dir};
   server {{
     listen 443 ssl http2; root {dir}/www; ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_certificate {dir}/origin.pem; ssl_certificate_key {dir}/origin.key;
+    ssl_session_tickets off; ssl_session_cache off; ssl_certificate {dir}/origin.pem; ssl_certificate_key {dir}/origin.key;
   }}
 }}
 """
-
-
-_NO_RESUMPTION = """\
-openssl_conf = all
-[all]
-ssl_conf = ssl
-[ssl]
-system_default = server
-[server]
-NumTickets = 0
-Options = -SessionTicket
-"""
-"""wrk resumes TLS sessions where it can. A new connection here is one with a full handshake, for everyone."""
 
 
 class SiteError(Exception):
@@ -124,12 +111,18 @@ class Site:
             path.chmod(0o644)
         return path
 
-    def spawn(self, argv: list[str], pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-        """Start a server; what it says goes to `site.log`."""
+    def spawn(
+        self, argv: list[str], *, pass_fds: tuple[int, ...] = (), environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a server, with more in its environment; what it says goes to `site.log`."""
         with (self.dir / "site.log").open("ab") as log:
-            environment = os.environ | {"OPENSSL_CONF": str(self.dir / "openssl.cnf")}
             return subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=pass_fds, env=environment
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=pass_fds,
+                env=os.environ | (environment or {}),
             )
 
     def client(self, argv: list[str]) -> str:
@@ -177,7 +170,6 @@ class Site:
         _clean()
         (self.dir / "www").mkdir(parents=True)
         self.dir.chmod(0o755)
-        self.path("openssl.cnf", _NO_RESUMPTION)
         self.path("www/1k").write_bytes(os.urandom(_KIB // 2).hex().encode())
         with self.path("www/bulk").open("wb") as bulk:
             bulk.truncate(self._bulk_bytes)
