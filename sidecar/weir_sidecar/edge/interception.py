@@ -10,23 +10,19 @@ from cryptography import x509
 
 from weir_sidecar.contract.config import OnInvalidCertificate
 from weir_sidecar.contract.flow import FlowError, Reason, TLSFacts
-from weir_sidecar.core.tls_outcome import SETTLED, STALLED, ClientEnd, ClientSide
-from weir_sidecar.core.trust_cache import Ticket
+from weir_sidecar.core.tls_outcome import ClientEnd
 from weir_sidecar.edge import relay
+from weir_sidecar.edge.client_watch import ClientWatch
 from weir_sidecar.edge.relay import RelayEnd, Side, reset_on_close
 from weir_sidecar.edge.relay_tls import TLSWay
 from weir_sidecar.edge.tls_client import ClientTLS, alert_for
 from weir_sidecar.edge.tls_session import End, Session, SessionEndedError, Step
 from weir_sidecar.edge.tls_upstream import UpstreamTLS
 from weir_sidecar.edge.trust_gate import TrustGate
-from weir_sidecar.edge.waiting import wait_any
+from weir_sidecar.edge.waiting import has_hung_up, wait_any
 from weir_sidecar.wire.clienthello import ClientHello
 
-_TIMER_ERROR = 0.01
-"""Seconds: an event loop's timer counts from the start of a turn, and may come a little before its time."""
-
 _TLS12 = 0x0303
-_TLS13 = 0x0304
 _ECDSA_P256_SHA256 = 0x0403
 _ECDHE_ECDSA_AEAD = frozenset({0xC02B, 0xC02C, 0xCCA9})
 """What a client must offer to be served our leaf in TLS 1.2 (RFC 5289, RFC 7905)."""
@@ -47,9 +43,18 @@ class Unsuitable(msgspec.Struct, frozen=True):
     alert: int | None = None
 
 
-class Intercepted(msgspec.Struct, frozen=True):
-    """What became of an interception."""
+class Subject(msgspec.Struct, frozen=True):
+    """Whom the trust cache is asked about: the host, and the app as far as it is known."""
 
+    host: str
+    uid: int | None
+    ja4: str | None
+
+
+class Intercepted(msgspec.Struct, frozen=True):
+    """What became of an interception. `reason`: the trust cache's, where it had one."""
+
+    reason: Reason | None
     alpn: str | None
     error: FlowError | None
 
@@ -80,8 +85,8 @@ class Interception:
     """One interception. `run` it once; `facts`, bytes (of the application) and `close` whatever came of it."""
 
     __slots__ = (
-        "_client", "_completed", "_flight_at", "_hello", "_interceptor", "_loop", "_observing", "_proven", "_side", "_sock",
-        "_ticket", "_trust", "_upstream", "bytes_down", "bytes_up",
+        "_client", "_hello", "_interceptor", "_loop", "_sock", "_subject", "_trust", "_upstream", "_watch", "bytes_down",
+        "bytes_up",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917  (the two ends, the judge of trust, and the shared means)
@@ -89,22 +94,19 @@ class Interception:
         loop: asyncio.AbstractEventLoop,
         interceptor: Interceptor,
         trust: TrustGate,
-        ticket: Ticket,
+        subject: Subject,
         client: socket,
         hello: ClientHello,
     ) -> None:
         self._loop = loop
         self._interceptor = interceptor
         self._trust = trust
-        self._ticket = ticket
+        self._subject = subject
         self._sock = client
         self._hello = hello
         self._upstream: Session | None = None
         self._client: Session | None = None
-        self._flight_at: float | None = None
-        self._completed = False
-        self._proven = False
-        self._observing: asyncio.TimerHandle | None = None
+        self._watch: ClientWatch | None = None
         self.bytes_up = 0
         self.bytes_down = 0
 
@@ -119,21 +121,32 @@ class Interception:
         version = server.version()
         if version == "1.2" and _ECDHE_ECDSA_AEAD.isdisjoint(self._hello.ciphers):
             return Unsuitable(Reason.CLIENT_TLS_TOO_OLD)
-        self._client = client = self._interceptor.client.session(
-            self._sock, met, version, alpn, self._interceptor.now()
-        )
+        # Only now: an upstream that hangs must not hold up those who wait for this client's verdict.
+        reason, ticket = await self._trust.admit(self._subject.host, self._subject.uid, self._subject.ja4)
+        if ticket is None:
+            assert reason is not None
+            return Unsuitable(reason)
+        interceptor = self._interceptor
+        self._client = client = interceptor.client.session(self._sock, met, version, alpn, interceptor.now())
         text = None if alpn is None else alpn.decode("ascii", "backslashreplace")
-        failed = await self._meet_client(client)
+        if has_hung_up(self._sock):
+            self._trust.abandon(ticket)  # it never saw our Certificate
+            failed: FlowError | None = FlowError.CLIENT_LEFT_HANDSHAKE
+        else:
+            self._watch = ClientWatch(self._loop, self._trust, ticket, client, interceptor.clock)
+            failed = await self._meet_client(client, self._watch)
         if failed is not None:
             reset_on_close(upstream)
-            return Intercepted(text, failed)
-        return Intercepted(text, self._relay_error(await self._relay(client, server)))
+            return Intercepted(reason, text, failed)
+        assert self._watch is not None
+        end = await self._relay(client, server, self._watch)
+        return Intercepted(reason, text, _relay_error(end, proven=self._watch.proven))
 
     def facts(self) -> TLSFacts:
         """What TLS said on both sides."""
         client, upstream = self._client, self._upstream
         return TLSFacts(
-            client_version=None if client is None or not self._completed else client.version(),
+            client_version=None if client is None else client.version(),
             upstream_version=None if upstream is None else upstream.version(),
             client_alert=None if client is None else client.alert,
             verify_error=(upstream.verify_error or None) if upstream is not None else None,
@@ -141,9 +154,8 @@ class Interception:
 
     def close(self) -> None:
         """Let go of both sessions, and of the ticket."""
-        if self._observing is not None:
-            self._observing.cancel()
-        self._trust.abandon(self._ticket)
+        if self._watch is not None:
+            self._watch.close()
         for session in (self._client, self._upstream):
             if session is not None:
                 session.release()
@@ -171,85 +183,45 @@ class Interception:
         passes = self._interceptor.on_invalid is OnInvalidCertificate.PASSTHROUGH
         return Unsuitable(Reason.UPSTREAM_CERTIFICATE_INVALID, None if passes else alert_for(verify_error))
 
-    async def _meet_client(self, session: Session) -> FlowError | None:
+    async def _meet_client(self, session: Session, watch: ClientWatch) -> FlowError | None:
         try:
-            await self._handshake(session, self._flown)
+            await self._handshake(session)
         except SessionEndedError as ended:
-            self._observe(_CLIENT_END[ended.end])
-            return (
-                FlowError.CLIENT_TLS_FAILED
-                if ended.end in (End.ALERT, End.TLS_ERROR)
-                else FlowError.CLIENT_LEFT_HANDSHAKE
-            )
+            watch.ended(_CLIENT_END[ended.end])
+            failed = ended.end in (End.ALERT, End.TLS_ERROR)
+            return FlowError.CLIENT_TLS_FAILED if failed else FlowError.CLIENT_LEFT_HANDSHAKE
         except TimeoutError:
-            self._observe(ClientEnd.OPEN)
+            watch.ended(ClientEnd.OPEN)
             return FlowError.CLIENT_TIMED_OUT
-        self._completed = True
-        self._watch(SETTLED)
+        watch.completed()
         return None
 
-    async def _handshake(self, session: Session, after_step: Callable[[], None] | None = None) -> None:
+    async def _handshake(self, session: Session) -> None:
         """Raises `SessionEndedError`, `TimeoutError`."""
         deadline = self._interceptor.clock() + self._interceptor.handshake_timeout
         fds = (session.sock.fileno(),)
         while (step := session.handshake()) is not Step.DONE:
-            if after_step is not None:
-                after_step()
             left = deadline - self._interceptor.clock()
             readable, writable = (fds, ()) if step is Step.WANT_READ else ((), fds)
             if left <= 0 or await wait_any(self._loop, readable, writable, left) is None:
                 raise TimeoutError
 
-    def _flown(self) -> None:
-        """The client is to answer: our Certificate is out (or a HelloRetryRequest, which no client is known to refuse)."""
-        if self._flight_at is None:
-            self._flight_at = self._interceptor.clock()
-            self._watch(STALLED)
-
-    async def _relay(self, client: Session, server: Session) -> RelayEnd:
-        up = TLSWay(self._loop, client, server, Side.CLIENT, self._first_byte)
+    async def _relay(self, client: Session, server: Session, watch: ClientWatch) -> RelayEnd:
+        up = TLSWay(self._loop, client, server, Side.CLIENT, watch.first_byte)
         down = TLSWay(self._loop, server, client, Side.UPSTREAM)
         try:
             end = await relay.run(self._loop, client.sock, server.sock, up, down)
         finally:
             self.bytes_up, self.bytes_down = up.total, down.total
-        if not self._proven:
-            self._observe(_CLIENT_END[end.end] if end.first is Side.CLIENT else ClientEnd.UPSTREAM)
+        watch.ended(_CLIENT_END[end.end] if end.first is Side.CLIENT else ClientEnd.UPSTREAM)
         return end
 
-    def _relay_error(self, end: RelayEnd) -> FlowError | None:
-        if end.end in (End.CLOSE_NOTIFY, End.FIN):
-            return None
-        if not self._proven and end.first is Side.CLIENT:
-            return FlowError.CLIENT_TLS_FAILED
-        if end.end is End.RESET:
-            return FlowError.CLIENT_RESET if end.first is Side.CLIENT else FlowError.UPSTREAM_RESET
-        return FlowError.CLIENT_TLS_FAILED if end.first is Side.CLIENT else FlowError.UPSTREAM_TLS_FAILED
 
-    def _first_byte(self) -> None:
-        self._proven = True
-        if self._observing is not None:
-            self._observing.cancel()
-        self._observe(ClientEnd.OPEN)
-
-    def _watch(self, seconds: float) -> None:
-        """Look again when `seconds` have passed since our Certificate went out."""
-        if self._observing is not None:
-            self._observing.cancel()
-        self._observing = self._loop.call_later(seconds + _TIMER_ERROR, self._observe, ClientEnd.OPEN)
-
-    def _observe(self, end: ClientEnd) -> None:
-        client = self._client
-        assert client is not None
-        since = 0.0 if self._flight_at is None else self._interceptor.clock() - self._flight_at
-        self._trust.report(
-            self._ticket,
-            ClientSide(
-                end=end,
-                alert=client.alert,
-                certificate_sent=self._flight_at is not None,
-                handshake_completed=self._completed,
-                application_bytes=int(self._proven),
-                seconds_after_flight=since,
-            ),
-        )
+def _relay_error(end: RelayEnd, *, proven: bool) -> FlowError | None:
+    if end.end in (End.CLOSE_NOTIFY, End.FIN):
+        return None
+    if not proven and end.first is Side.CLIENT:
+        return FlowError.CLIENT_TLS_FAILED
+    if end.end is End.RESET:
+        return FlowError.CLIENT_RESET if end.first is Side.CLIENT else FlowError.UPSTREAM_RESET
+    return FlowError.CLIENT_TLS_FAILED if end.first is Side.CLIENT else FlowError.UPSTREAM_TLS_FAILED

@@ -12,7 +12,7 @@ from weir_sidecar.core.verdict import FlowFacts, Verdict
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.context import EdgeContext, Endpoint
 from weir_sidecar.edge.dial import Dial, DialError, dial_error
-from weir_sidecar.edge.interception import Interception, Interceptor, Unsuitable
+from weir_sidecar.edge.interception import Interception, Interceptor, Subject, Unsuitable
 from weir_sidecar.edge.relay import RelayEnd, Side, reset_on_close
 from weir_sidecar.edge.relay_raw import RawWay
 from weir_sidecar.edge.tcp_peek import Opening, Peeked, Peeker
@@ -102,7 +102,9 @@ class TCPFlow:
             await self._serve()
         except DialError as failed:
             self._error = dial_error(failed.cause)
-            if self._verdict.reason is Reason.CLIENT_GONE:  # nothing was decided yet, and now there is nothing to decide
+            if (
+                self._verdict.reason is Reason.CLIENT_GONE
+            ):  # nothing was decided yet, and now there is nothing to decide
                 self._verdict = Verdict(Decision.PASSTHROUGH, Reason.UPSTREAM_UNAVAILABLE)
             reset_on_close(self._client)
         except OSError:
@@ -174,22 +176,14 @@ class TCPFlow:
         return verdict
 
     async def _intercept(self, hello: ClientHello) -> None:
-        unsuitable = self._interceptor.unsuitable(hello)
-        if unsuitable is not None:
-            await self._pass_through(unsuitable)
-            return
-        host = self._host or self._address
-        # Before the trust cache is asked: a canary holds up others, who should not wait for an upstream that is not there.
-        upstream = await self._upstream()
-        reason, ticket = await self._trust.admit(host, self._uid, self._ja4)
-        if ticket is None:
-            assert reason is not None
+        subject = Subject(self._host or self._address, self._uid, self._ja4)
+        reason = self._interceptor.unsuitable(hello) or self._trust.bypass(subject.host, subject.uid, subject.ja4)
+        if reason is not None:
             await self._pass_through(reason)
             return
-        if reason is not None:
-            self._verdict = Verdict(Decision.INTERCEPT, reason, self._verdict.rule)
-        interception = Interception(self._loop, self._interceptor, self._trust, ticket, self._client, hello)
+        interception = Interception(self._loop, self._interceptor, self._trust, subject, self._client, hello)
         try:
+            upstream = await self._upstream()
             names = (hello.sni,) if hello.sni is not None else tuple(filter(None, (self._address, self._host)))
             result = await interception.run(upstream, names)
         finally:
@@ -197,9 +191,12 @@ class TCPFlow:
             self._up, self._down = interception.bytes_up, interception.bytes_down
             interception.close()
         if isinstance(result, Unsuitable):
-            await self._not_intercepted(result, host)
-        else:
-            self._alpn, self._error = result.alpn, result.error
+            await self._not_intercepted(result, subject.host)
+            return
+        self._alpn = result.alpn
+        self._error = result.error
+        if result.reason is not None:
+            self._verdict = Verdict(Decision.INTERCEPT, result.reason, self._verdict.rule)
 
     async def _not_intercepted(self, result: Unsuitable, host: str) -> None:
         """The upstream's side says that this flow cannot, or must not, be intercepted; the client was not answered."""

@@ -101,7 +101,13 @@ class TCPListeners:
             dial = None if self._hold is None else self._hold.take(peer, destination)
             task = self._loop.create_task(self._start_flow(client, peer, destination, dial))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (defect := task.exception()) is not None:
+            # A defect of ours, which its record calls internal. It is told now, not when the collector finds it.
+            self._loop.call_exception_handler({"message": "a flow ended with a defect", "exception": defect})
 
     def _is_own(self, destination: Endpoint) -> bool:
         """Whether the address is this pod's: then the client meant the proxy. Another host may use the same port."""

@@ -17,6 +17,10 @@ from weir_sidecar.wire.sniff import Kind, http1_host, sniff
 
 _FIRST_PEEK = 4096
 
+_UNSURE_SECONDS = 0.1
+"""How long bytes that might still become an HTTP request are waited for, where the policy would let them through unread
+too: a client of another protocol may have said all it will say before the server answers."""
+
 
 class Opening(Enum):
     """How a connection began."""
@@ -76,6 +80,8 @@ class Peeker:
         self._limit = limit
         self._timeout = timeout
         self._wanted = 1
+        self._unsure = False
+        self._begun: float | None = None
         self._deadline: float | None = None
 
     async def peek(self, dial: Dial | None, patience: float | None) -> Peeked | None:
@@ -88,9 +94,9 @@ class Peeker:
             if isinstance(peeked, Peeked):
                 return self._settled(peeked)
             if peeked:
-                self._ask_for(peeked)
+                self._ask_for(peeked, _UNSURE_SECONDS if dial is not None and self._unsure else self._timeout)
             readable = [self._client.fileno()]
-            if dial is not None and dial.connected and self._deadline is None:
+            if dial is not None and dial.connected and (self._begun is None or self._unsure):
                 readable.append(dial.sock.fileno())
             writable = [dial.sock.fileno()] if dial is not None and not dial.connected else []
             limit = patience if self._deadline is None else self._deadline - self._loop.time()
@@ -99,7 +105,7 @@ class Peeker:
                 return self._settled(self._final()) if self._deadline is not None else None
             if dial is not None and ready == dial.sock.fileno():
                 if dial.connected:
-                    return Peeked(Opening.SERVER_FIRST)
+                    return self._settled(Peeked(Opening.SERVER_FIRST))
                 dial.check()
             elif self._deadline is not None and not isinstance(self._look(final=False), Peeked) and self._ended():
                 return self._settled(self._final())
@@ -112,6 +118,7 @@ class Peeker:
         if not data:
             return Peeked(Opening.SILENT)
         needed = classify(data, final=final)
+        self._unsure = sniff(data) is Kind.NEED_MORE
         if isinstance(needed, int) and needed > self._limit:
             needed = classify(data, final=True)
         return needed
@@ -121,10 +128,14 @@ class Peeker:
         assert isinstance(peeked, Peeked)
         return peeked
 
-    def _ask_for(self, total: int) -> None:
-        """Wake only when `total` bytes are there (tcp(7), SO_RCVLOWAT): peeked bytes stay readable, and would spin."""
-        if self._deadline is None:
-            self._deadline = self._loop.time() + self._timeout
+    def _ask_for(self, total: int, patience: float) -> None:
+        """Wake only when `total` bytes are there (tcp(7), SO_RCVLOWAT): peeked bytes stay readable, and would spin.
+
+        `patience` counts from the first byte on.
+        """
+        if self._begun is None:
+            self._begun = self._loop.time()
+        self._deadline = self._begun + patience
         if total != self._wanted:
             self._wanted = total
             self._client.setsockopt(SOL_SOCKET, SO_RCVLOWAT, total)

@@ -85,6 +85,7 @@ class Session:
     """One side's TLS connection. `alpn` is what a server side will choose, or what a client side was given."""
 
     __slots__ = (
+        "_established",
         "_ssl",
         "alert",
         "alpn",
@@ -102,6 +103,7 @@ class Session:
         self.alpn: bytes | None = None
         self.alert: int | None = None
         self.closed_by_notify = False
+        self._established = False
         self.certificate_requested = False
         self.verify_error = 0
         self.connection = connection = SSL.Connection(context, sock)
@@ -122,6 +124,7 @@ class Session:
         if result == 1:
             # From here on alerts come between records, and only this tells a close_notify from a FIN.
             _LIB.SSL_set_info_callback(self._ssl, _alert_read)
+            self._established = True
             return Step.DONE
         match _LIB.SSL_get_error(self._ssl, result):
             case _LIB.SSL_ERROR_WANT_READ:
@@ -179,7 +182,9 @@ class Session:
         self.connection.set_app_data(None)
 
     def version(self) -> str | None:
-        """The version that was agreed, as "1.2" or "1.3"."""
+        """The version that was agreed, as "1.2" or "1.3"; None where no handshake was completed."""
+        if not self._established:
+            return None
         return VERSION_NAMES.get(self.connection.get_protocol_version())
 
 

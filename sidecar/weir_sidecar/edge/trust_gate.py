@@ -27,6 +27,14 @@ class TrustGate:
         self._revision = cache.revision
         self._waiting: dict[Key, list[asyncio.Future[None]]] = {}
 
+    def bypass(self, host: str, uid: int | None, ja4: str | None) -> Reason | None:
+        """Why the flow is to be passed through, if that is known already; asks nobody to wait."""
+        admission = self.cache.admit(host, uid, ja4, self._epoch())
+        if isinstance(admission, InterceptNow):
+            self.abandon(admission.ticket)
+        self._notice()
+        return admission.reason if isinstance(admission, Bypass) else None
+
     async def admit(self, host: str, uid: int | None, ja4: str | None) -> tuple[Reason | None, Ticket | None]:
         """A ticket where the flow may be intercepted, with a reason if not the policy's own; else why not."""
         since = self._epoch()

@@ -1,7 +1,9 @@
 """Waiting for sockets without streams or transports: one future, one registration a descriptor, bounded in time."""
 
 import asyncio
+import select
 from collections.abc import Iterable
+from socket import socket
 
 
 async def wait_any(
@@ -31,3 +33,10 @@ async def wait_any(
 def _wake(future: "asyncio.Future[int | None]", fd: int | None) -> None:
     if not future.done():
         future.set_result(fd)
+
+
+def has_hung_up(sock: socket) -> bool:
+    """Whether the peer has sent FIN or reset, also behind bytes that nobody has read yet (poll(2), POLLRDHUP)."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
