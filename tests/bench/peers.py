@@ -157,10 +157,21 @@ def _haproxy(site: Site, mode: Mode) -> list[str]:
 
 
 def _dnsmasq(site: Site, mode: Mode) -> list[str]:
-    """A forwarder without a cache: each query goes to the server."""
+    """A forwarder without a cache: each query goes to the server.
+
+    Its own ports are ones that the client's namespace gives to nobody (`Site.renew_client`): from a port that the client
+    had used, its query would be taken for the client's and come back to it.
+    """
     del site, mode
     argv = ["dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--no-resolv", "--no-hosts"]
-    return [*argv, f"--port={_PORT}", f"--server={ORIGIN_ADDRESS}", "--cache-size=0", "--dns-forward-max=4000"]
+    return [
+        *argv,
+        f"--port={_PORT}",
+        f"--server={ORIGIN_ADDRESS}",
+        "--cache-size=0",
+        "--dns-forward-max=4000",
+        "--min-port=65001",
+    ]
 
 
 _TLS = frozenset({Work.KEEPALIVE, Work.NEW, Work.BULK})
