@@ -54,6 +54,7 @@ def test_a_client_is_intercepted(shown):
 def test_a_client_that_does_not_trust_the_ca_passes_later(shown):
     text = act(shown, 2)
     assert "attempt 1: curl: (60)" in text
+    assert "attempt 2: hello from bank.example" in text
     assert "attempt 3: hello from bank.example" in text
     assert re.search(r"bank\.example .* bypassed +client_distrusts_ca", text)
 
