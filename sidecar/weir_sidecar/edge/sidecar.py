@@ -28,7 +28,6 @@ from weir_sidecar.core.trust_change import TrustChange
 from weir_sidecar.edge import authority_files, clocks, privileges, resolver, trust_file
 from weir_sidecar.edge.admin import CONTROL_SOCKET, Admin, AdminRoutes, open_admin_socket, open_control_socket
 from weir_sidecar.edge.context import EdgeContext, Endpoint
-from weir_sidecar.edge.dial import Dial
 from weir_sidecar.edge.dns_forwarder import DNSForwarder
 from weir_sidecar.edge.dns_stream import DNSStreams
 from weir_sidecar.edge.heartbeat import Heartbeat
@@ -39,7 +38,7 @@ from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.records import RecordSink, open_record_file
 from weir_sidecar.edge.reply_sockets import ListenerReplies, ReplySockets
 from weir_sidecar.edge.sockdiag import SockDiag
-from weir_sidecar.edge.syn_hold import SynHold, SynTap
+from weir_sidecar.edge.syn_hold import Admitted, SynHold, SynTap
 from weir_sidecar.edge.tcp_flow import TCPFlow
 from weir_sidecar.edge.tcp_listener import TCPListeners
 from weir_sidecar.edge.tls_client import ClientTLS
@@ -231,10 +230,10 @@ class Sidecar:
         self._records.close()
 
     def _start_flow(
-        self, client: socket, peer: Endpoint, destination: Endpoint, dial: Dial | None
+        self, client: socket, peer: Endpoint, destination: Endpoint, admitted: Admitted | None
     ) -> "asyncio._CoroutineLike[None]":
         shared = (self._loop, self._context, self._trust, self._interceptor)
-        return TCPFlow(*shared, client, peer, destination, dial).run()
+        return TCPFlow(*shared, client, peer, destination, admitted).run()
 
     def _stop(self) -> None:
         if not self._stopped.done():

@@ -111,6 +111,13 @@ def _filter(marks: Marks) -> "array[int]":
     return program
 
 
+class Admitted(msgspec.Struct, frozen=True):
+    """A connection whose upstream was connected before it was accepted."""
+
+    dial: Dial
+    uid: int | None
+
+
 class _Held(msgspec.Struct, eq=False):
     """A SYN that waits for its upstream, or, once `dial` is connected, for its client's connection to be accepted.
 
@@ -137,10 +144,12 @@ class SynHold:
         self._sweeping: asyncio.TimerHandle | None = None
         loop.add_reader(sockets.tap.fileno(), self._readable)
 
-    def take(self, client: Endpoint, destination: Endpoint) -> Dial | None:
-        """The upstream of a connection that was just accepted, if it was held."""
+    def take(self, client: Endpoint, destination: Endpoint) -> Admitted | None:
+        """What is known of a connection that was just accepted, if it was held."""
         held = self._held.pop((client, destination), None)
-        return held.dial if held is not None and held.dial is not None and held.dial.connected else None
+        if held is None or held.dial is None or not held.dial.connected:
+            return None
+        return Admitted(held.dial, held.uid)
 
     def close(self) -> None:
         """Hold no more. Clients that are held send their SYN again."""

@@ -15,6 +15,7 @@ from weir_sidecar.edge.dial import Dial, DialError, dial_error
 from weir_sidecar.edge.interception import Interception, Interceptor, Subject, Unsuitable
 from weir_sidecar.edge.relay import RelayEnd, Side, reset_on_close
 from weir_sidecar.edge.relay_raw import RawWay
+from weir_sidecar.edge.syn_hold import Admitted
 from weir_sidecar.edge.tcp_peek import Opening, Peeked, Peeker
 from weir_sidecar.edge.tls_client import ACCESS_DENIED, alert_record
 from weir_sidecar.edge.tls_session import End
@@ -70,9 +71,9 @@ class TCPFlow:
         client: socket,
         peer: Endpoint,
         destination: Endpoint,
-        dial: Dial | None = None,
+        admitted: Admitted | None = None,
     ) -> None:
-        """`dial`: the upstream, where it was connected before the client's connection was accepted."""
+        """`admitted`: what a hold found out already."""
         self._loop = loop
         self._context = context
         self._trust = trust
@@ -81,8 +82,8 @@ class TCPFlow:
         self._peer = peer
         self._address, self._port = destination
         self._started = context.now()
-        self._uid = context.uid_of(peer, destination, IPPROTO_TCP)
-        self._dial = dial
+        self._uid = context.uid_of(peer, destination, IPPROTO_TCP) if admitted is None else admitted.uid
+        self._dial = None if admitted is None else admitted.dial
         self._hello: ClientHello | None = None
         self._ja4: str | None = None
         self._host: str | None = None

@@ -6,11 +6,10 @@ from socket import IPPROTO_TCP, socket
 
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason
 from weir_sidecar.edge.context import EdgeContext, Endpoint
-from weir_sidecar.edge.dial import Dial
 from weir_sidecar.edge.dns_stream import DNSStreams
 from weir_sidecar.edge.listeners import original_destination
 from weir_sidecar.edge.relay import reset_on_close
-from weir_sidecar.edge.syn_hold import SynHold
+from weir_sidecar.edge.syn_hold import Admitted, SynHold
 from weir_sidecar.edge.udp_listener import is_local
 
 _BURST = 64
@@ -30,7 +29,7 @@ class TCPListeners:
         loop: asyncio.AbstractEventLoop,
         context: EdgeContext,
         dns: DNSStreams,
-        start_flow: Callable[[socket, Endpoint, Endpoint, Dial | None], "asyncio._CoroutineLike[None]"],
+        start_flow: Callable[[socket, Endpoint, Endpoint, Admitted | None], "asyncio._CoroutineLike[None]"],
         hold: SynHold | None,
     ) -> None:
         self._loop = loop
@@ -98,8 +97,8 @@ class TCPListeners:
         elif len(self._tasks) >= config.limits.flows:
             self._refuse(client, peer, destination, Reason.OVERLOADED)
         else:
-            dial = None if self._hold is None else self._hold.take(peer, destination)
-            task = self._loop.create_task(self._start_flow(client, peer, destination, dial))
+            admitted = None if self._hold is None else self._hold.take(peer, destination)
+            task = self._loop.create_task(self._start_flow(client, peer, destination, admitted))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 

@@ -5,7 +5,7 @@ only so that the kernel knows it, or the reset that the upstream sent.
 """
 
 import struct
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 
 import msgspec
 
@@ -42,8 +42,11 @@ def parse(packet: bytes) -> Syn | None:
         return None
     source, destination = _addresses(packet)
     client_port, port, sequence = struct.unpack_from("!HHI", packet, header)
-    text = IPv4Address if v4 else IPv6Address
-    return Syn((str(text(source)), client_port), (str(text(destination)), port), sequence, packet, header)
+    return Syn((_text(source), client_port), (_text(destination), port), sequence, packet, header)
+
+
+def _text(address: bytes) -> str:
+    return ".".join(map(str, address)) if len(address) == 4 else str(IPv6Address(address))
 
 
 def admitted(syn: Syn) -> bytes:
