@@ -237,6 +237,14 @@ def test_data_in_the_syn_is_no_way_round(governed: Tried, walled: Tried) -> None
     assert walled.results["fast-open"] == "ECONNRESET"
 
 
+def test_a_socket_bound_to_the_link_does_not_leave_by_it(tried: Tried) -> None:
+    """It cannot be brought to the proxy either, nor be recorded: the kernel drops what it sends."""
+    for address in (RAW, RAW6):
+        assert tried.results[f"bound SOCK_STREAM {address}"] == "timeout"
+        assert tried.results[f"bound SOCK_DGRAM {address}"] == "EPERM"
+    assert tried.results["bound-dns"] == "EPERM"
+
+
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_quic_is_told_to_fall_back(tried: Tried, address: str) -> None:
     assert tried.results[f"quic {address}"] == "ECONNREFUSED"

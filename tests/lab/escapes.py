@@ -49,6 +49,20 @@ def _family(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def bound(kind: socket.SocketKind, address: str, port: int) -> str:
+    """What a socket hears that is bound to the pod's link, as anybody may (socket(7), SO_BINDTODEVICE)."""
+
+    def call() -> str:
+        with socket.socket(_family(address), kind) as sock:
+            sock.settimeout(UDP_PATIENCE)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+            sock.connect((address, port))
+            sock.send(WORD)
+            return sock.recv(4096).decode("latin-1")
+
+    return attempt(call)
+
+
 def tcp(address: str, port: int, say: bytes = WORD) -> str:
     """What a server answers to a word, to its end or to as many bytes."""
 
@@ -265,6 +279,10 @@ def run(targets: dict[str, Any]) -> dict[str, Any]:
         results[f"denied-sni {address}"] = tls(address, targets["echo"] + 10000, denied, ca)
         results[f"borrowed-sni {address}"] = tls(address, targets["echo"] + 10000, known, ca)
         results[f"borrowed-host {address}"] = http(address, known, targets["echo"])
+    for address in (raw, raw6):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            results[f"bound {kind.name} {address}"] = bound(kind, address, targets["echo"])
+    results["bound-dns"] = bound(socket.SOCK_DGRAM, resolver, 53)
     results["fast-open"] = fast_open(raw, targets["echo"])
     results["denied-host"] = http(web, denied)
     results["borrowed-host-web"] = http(web, "never-asked.tls.weir.test")

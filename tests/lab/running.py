@@ -58,6 +58,7 @@ class RunningWeir:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                bufsize=0,
                 env=self.lab._environment(),
             )
         return self

@@ -78,8 +78,10 @@ def build(config: SidecarConfig, features: Features) -> tuple[Table, ...]:
     if not (plan.open and plan.tproxy):
         chains.append(_refuse(plan))
     chains += _tproxy_chains(plan) if plan.tproxy else _redirect_chains(plan)
+    if plan.tproxy or not plan.open:
+        chains.append(_guard(plan))
     if not plan.open:
-        chains += [_guard(plan), _forward(plan)]
+        chains.append(_forward(plan))
     sets = (_alive(plan),) if plan.open else ()
     return Table(Family.INET, tuple(chains), sets), *_resend(plan)
 
@@ -371,7 +373,11 @@ def _redirect_chains(plan: Plan) -> list[Chain]:
 
 
 def _guard(plan: Plan) -> Chain:
-    """Closed: what is captured never leaves, also where policy routes or address translation are missing."""
+    """What is captured never leaves, also where policy routes or address translation are missing.
+
+    A socket that is bound to an interface takes no route by another, and anybody may bind one (SO_BINDTODEVICE in
+    socket(7)): that would be a way round.
+    """
     marks = plan.marks
     if plan.tproxy:
         rule = f'oif != "lo" {marks.among("meta", marks.captured)} drop'
