@@ -5,10 +5,13 @@ CA's key by where it can be found.
 """
 
 import base64
+import json
 import re
 import subprocess
+import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -16,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from lab.lab import WEB, Lab
 from lab.policy import Policy
 from lab.probing import Probe, Probed, run_probes
+from lab.running import RunningWeir, wait_for
 from weir_sidecar.wire.clienthello import ClientHello, parse
 
 pytestmark = pytest.mark.netns
@@ -112,22 +116,42 @@ def test_the_ca_key_is_on_tmpfs_only_and_nowhere_else(weir_lab: Lab) -> None:
     stamp.touch()
     # A flow is intercepted, so that a leaf is made; then the command waits to be let go.
     script = "curl -sS -o /dev/null https://key.tls.weir.test/hello; find /run/weir -name ca.key; echo done; cat"
-    with weir_lab.running_weir(["sh", "-c", script], Policy(root=weir_lab.pki.ca_file), "wtlkey") as process:
-        assert process.stdout
-        assert process.stdout.readline() == b"done\n", "the command can find the key"
-        file = Path(f"/proc/{process.pid}/root/run/weir/wtlkey/ca.key")
+    with RunningWeir(weir_lab, "wtlkey", ["sh", "-c", script], Policy(root=weir_lab.pki.ca_file)) as pod:
+        assert pod.line() == "done", "the command can find the key"
+        file = Path(f"/proc/{pod.process.pid}/root/run/weir/wtlkey/ca.key")
         pem = file.read_bytes()
         kind = subprocess.run(["stat", "-f", "-c", "%T", str(file)], capture_output=True, text=True, check=True)
         assert kind.stdout.strip() == "tmpfs"
-        sidecar = (file.parent / "proxy.pid").read_text().strip()
-        limits = Path(f"/proc/{sidecar}/limits").read_text()
+        limits = Path(f"/proc/{pod.proxy()}/limits").read_text()
         assert re.search(r"Max core file size +0 +0 ", limits), "a crash could write the key to a core dump"
+        # A core dump that goes to a program heeds no limit; what is not dumpable belongs to root here (proc(5)).
+        assert Path(f"/proc/{pod.proxy()}/mem").stat().st_uid == 0, "the proxy is dumpable"
     assert not Path("/run/weir/wtlkey").exists()
     written = _files_since(stamp, weir_lab.directory)
-    assert written
+    assert {pod.record_file, pod.directory / "weir.log"} <= set(written)
     for place in written:
         content = place.read_bytes()
         assert not any(form in content for form in _forms(pem)), place
+
+
+@pytest.fixture(scope="module")
+def prying(weir_lab: Lab) -> dict[str, Any]:
+    """What the proxy's memory gave to the proxy's own user and to the command's, who have no capability."""
+    script = 'read pid; exec "$@" "$pid" 15801 65534'
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", "lab.prying"]
+    with RunningWeir(weir_lab, "wtlpry", command, Policy()) as pod:
+        wait_for("the proxy serves", lambda: (pod.state / "proxy.pid").exists() and pod.serving())
+        pod.say(str(pod.proxy()))
+        found: dict[str, Any] = json.loads(pod.line())
+    return found
+
+
+@pytest.mark.parametrize("uid", ["15801", "65534"], ids=["the proxy's user", "the command's user"])
+def test_nobody_in_the_pod_reads_the_proxys_memory(prying: dict[str, Any], uid: str, note: list[str]) -> None:
+    for attempt, outcome in prying[uid].items():
+        assert outcome["own"] == "done", f"{attempt}: the attempt itself does not work"
+        assert outcome["proxy"] in {"EPERM", "EACCES"}, attempt
+    note.append(f"as uid {uid}, refused: {', '.join(prying[uid])}")
 
 
 def _forms(pem: bytes) -> list[bytes]:

@@ -106,7 +106,7 @@ def context(certificate: Path, version: ssl.TLSVersion | None = None, *, weak: b
     made.minimum_version = version or ssl.TLSVersion.TLSv1_2
     if version:
         made.maximum_version = version
-    if weak:
-        made.set_ciphers("ALL:@SECLEVEL=0")
+    # Unless it is to be weak, what the best of origins offer: then nothing weak that a scan finds can be the origin's.
+    made.set_ciphers("ALL:@SECLEVEL=0" if weak else "ECDHE+AESGCM:ECDHE+CHACHA20")
     made.load_cert_chain(certificate)
     return made
