@@ -89,6 +89,31 @@ def test_a_reset_is_passed_on_as_a_reset(loop: str, first: str) -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("first", ["client", "upstream"])
+@pytest.mark.parametrize("warm", [0, MIB])
+def test_a_reset_right_behind_bytes_is_not_missed(loop: str, first: str, warm: int) -> None:
+    """libuv tells of an error once: with the bytes that come before it."""
+
+    async def dialogue(bench: Bench) -> None:
+        one, other = bench.client, bench.upstream
+        if first == "upstream":
+            one, other = other, one
+        task = asyncio.ensure_future(one.send(bytes(warm) + b"a"))
+        got = 0
+        while got < warm + 1:
+            got += len(await other.recv())
+        await task
+        one.sock.send(b"last words")
+        one.reset()
+        assert await other.recv() == b"last words"
+        with pytest.raises(ConnectionResetError):
+            await other.recv()
+
+    end = through(dialogue, loop)
+    assert (end.first, end.end) == (Side(first), End.RESET)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_reset_is_passed_on_while_the_other_end_does_not_read(loop: str) -> None:
     async def dialogue(bench: Bench) -> None:
         flood = asyncio.ensure_future(bench.upstream.send(bytes(64 * MIB)))

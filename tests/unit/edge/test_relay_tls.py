@@ -151,6 +151,32 @@ def test_a_reset_is_passed_on_as_a_reset(version: int, first: str) -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("first", ["client", "upstream"])
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_reset_right_behind_bytes_is_not_missed(loop: str, first: str, size: int) -> None:
+    """libuv tells of an error once: with the bytes that come before it."""
+
+    async def dialogue(bench: Bench) -> None:
+        one, other = ordered(bench, first)
+        await one.send(b"some")
+        assert await other.recv() == b"some"
+        await other.send(b"read on")
+        assert await one.recv() == b"read on"
+        assert one.tls is not None
+        for at in range(0, size, 16384):
+            one.tls.send(b"x" * min(16384, size - at))
+        one.reset()
+        got = 0
+        while got < size:
+            got += len(await other.recv())
+        with pytest.raises(SSL.SysCallError):
+            await other.recv()
+
+    end = through(dialogue, TLS13, loop)
+    assert (end.first, end.end) == (Side(first), End.RESET)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bulk_both_ways_at_once_is_whole(loop: str, version: int) -> None:
     data = b"".join(hashlib.sha256(number.to_bytes(4)).digest() for number in range(8 * MIB // 32))
