@@ -28,6 +28,7 @@ from weir_sidecar.edge.reply_sockets import Replies
 
 PENDING = 8192
 SWEEP = 1.0
+_DRAIN_LOOK = 0.02
 
 type _Key = tuple[Sockaddr, Sockaddr, bytes]
 """Client, destination and the query itself: the same once more is a retransmission."""
@@ -68,6 +69,12 @@ class DNSForwarder:
             self._reply(query, answer)
         elif not self._from_cache(query):
             self._forward(key, query)
+
+    async def drain(self, seconds: float) -> None:
+        """Give the queries under way `seconds` to be answered."""
+        until = self._loop.time() + seconds
+        while self._pending and self._loop.time() < until:
+            await asyncio.sleep(_DRAIN_LOOK)  # noqa: ASYNC110  (once, at the end; an event would cost every query)
 
     def close(self) -> None:
         """End all queries, each with its record."""

@@ -48,7 +48,8 @@ from weir_sidecar.edge.udp_listener import UDPDispatch, UDPListener
 from weir_sidecar.edge.udp_relay import UDPRelay
 
 CONFIG = "config.json"
-_DRAIN_SECONDS = 3.0
+_DRAIN_SECONDS = 1.0
+"""How long flows may take to end when the sidecar is told to stop. In failureMode Closed nothing new passes meanwhile."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -220,7 +221,7 @@ class Sidecar:
             self._hold.close()
         for listener in self._udp:
             listener.close()
-        await self._tcp.drain(_DRAIN_SECONDS)
+        await asyncio.gather(self._tcp.drain(_DRAIN_SECONDS), self._dns.drain(_DRAIN_SECONDS))
         self._relay.close()
         self._dns.close()
         self._streams.close()
@@ -288,6 +289,8 @@ async def _serve(opened: _Opened, ready_fd: int | None) -> None:
     # What start-up leaves behind is kept for ever: the collector need not walk it again.
     gc.collect()
     gc.freeze()
+    # Flows leave no cycles behind, so looking for some after every 700 allocations finds nothing.
+    gc.set_threshold(20_000)
     if ready_fd is not None:
         os.write(ready_fd, b"1\n")
         os.close(ready_fd)

@@ -54,6 +54,7 @@ class TCPListeners:
         """Accept no more: the kernel finds no listener from now on. Connections go on."""
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
+            self._accept(listener)  # whom the kernel has accepted would be reset
             listener.close()
         self._listeners.clear()
 

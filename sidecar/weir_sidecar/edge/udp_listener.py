@@ -51,6 +51,7 @@ class UDPListener:
     def close(self) -> None:
         """Read no more, and close the socket, so that TPROXY finds no listener."""
         self._loop.remove_reader(self._sock.fileno())
+        self._readable()  # what has arrived would be lost
         self._sock.close()
 
     def _readable(self) -> None:
