@@ -73,8 +73,8 @@ class DNSForwarder:
     async def drain(self, seconds: float) -> None:
         """Give the queries under way `seconds` to be answered."""
         until = self._loop.time() + seconds
-        while self._pending and self._loop.time() < until:
-            await asyncio.sleep(_DRAIN_LOOK)  # noqa: ASYNC110  (once, at the end; an event would cost every query)
+        while self._pending and self._loop.time() < until:  # noqa: ASYNC110  (once; an event would cost every query)
+            await asyncio.sleep(_DRAIN_LOOK)
 
     def close(self) -> None:
         """End all queries, each with its record."""
