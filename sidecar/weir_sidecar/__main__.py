@@ -10,6 +10,9 @@ import sys
 # is never used and costs every pod 5 MiB; it does without when that cannot be imported.
 sys.modules["ssl"] = None  # type: ignore[assignment]
 
+from OpenSSL import crypto  # noqa: E402
+
+from weir_sidecar.certs.bundle import BundleError  # noqa: E402
 from weir_sidecar.contract.config import ConfigError  # noqa: E402
 from weir_sidecar.edge import sidecar  # noqa: E402
 from weir_sidecar.edge.listeners import ListenError  # noqa: E402
@@ -26,7 +29,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         return sidecar.run(sidecar.Options(args.run_dir, args.state_dir, args.record, args.ready_fd))
-    except (ConfigError, ListenError, PrivilegeError, OSError) as error:
+    except (ConfigError, ListenError, PrivilegeError, BundleError, crypto.Error, OSError) as error:
         sidecar.say(str(error))
         return 1
 

@@ -10,18 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from OpenSSL import SSL, crypto
 
 from lab.pki import Issued
 from lab.raw_servers import reset
 from weir_sidecar.wire.clienthello import ClientHello, parse
 
-LOOPS = {"uvloop": uvloop.Loop, "asyncio": asyncio.SelectorEventLoop}
 PATIENCE = 20.0
 
 
-def run[T](main: Callable[[], Coroutine[Any, Any, T]], loop: str = "uvloop") -> T:
+def run[T](main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a test's coroutine, bounded in time; what no task has dealt with is an error of the test."""
     unhandled: list[dict[str, Any]] = []
 
@@ -30,7 +28,7 @@ def run[T](main: Callable[[], Coroutine[Any, Any, T]], loop: str = "uvloop") -> 
         async with asyncio.timeout(PATIENCE):
             return await main()
 
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+    with asyncio.Runner() as runner:
         result = runner.run(bounded())
         gc.collect()
     assert not unhandled
@@ -198,7 +196,3 @@ async def _ready(add: Callable[..., Any], remove: Callable[[int], Any], sock: so
         await future
     finally:
         remove(sock.fileno())
-
-
-# uvloop keeps two descriptors from its first loop on; no test should count them.
-run(lambda: asyncio.sleep(0))

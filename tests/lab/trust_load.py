@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from typing import Any
 
-import uvloop
 from OpenSSL import SSL
 
 from lab.loopback import Wire
@@ -115,7 +114,7 @@ async def work(job: dict[str, Any]) -> dict[str, int]:
 
 def main() -> None:
     print("ready", flush=True)
-    with asyncio.Runner(loop_factory=uvloop.Loop) as runner:
+    with asyncio.Runner() as runner:
         for line in sys.stdin:
             print(json.dumps(runner.run(work(json.loads(line)))), flush=True)
 

@@ -15,8 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import uvloop
-
 from weir_sidecar.contract.config import decode
 from weir_sidecar.contract.flow import FlowRecord, encode_record
 from weir_sidecar.core.names import LearnedNames
@@ -64,7 +62,7 @@ def main() -> None:
         new_id=lambda: str(next(ids)),
         uid_of=uids.uid_of,
     )
-    loop = uvloop.new_event_loop()
+    loop = asyncio.new_event_loop()
     dns = DNSForwarder(loop, context, replies, unreachable)
     relay = UDPRelay(loop, context, replies, unreachable)
     streams = DNSStreams(loop, context)

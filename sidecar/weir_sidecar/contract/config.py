@@ -253,7 +253,7 @@ class FailOpen(_Value, frozen=True):
 class Trust(_Value, frozen=True):
     """The CA and who trusts whom."""
 
-    leaf_lifetime: Seconds = 86400.0
+    leaf_lifetime: Annotated[float, msgspec.Meta(ge=60)] = 86400.0
     never_intercept: tuple[str, ...] = ()
     """Host patterns that are always passed through, whatever a rule says short of Deny."""
     upstream: Upstream = Upstream()

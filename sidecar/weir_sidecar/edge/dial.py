@@ -7,10 +7,12 @@ from socket import (
     AF_INET6,
     IPPROTO_TCP,
     SO_ERROR,
+    SO_KEEPALIVE,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
+    TCP_KEEPIDLE,
     TCP_NODELAY,
     socket,
 )
@@ -19,9 +21,17 @@ from weir_sidecar.contract.flow import FlowError
 from weir_sidecar.edge.context import Endpoint
 from weir_sidecar.edge.waiting import wait_any
 
+_KEEPALIVE_IDLE = 60
+"""Seconds of silence after which the upstream is asked whether it is still there (tcp(7)): the application's own probes
+end at the proxy, and NAT on the way forgets silent connections."""
+
 _FLOW_ERROR = {
     errno.ECONNREFUSED: FlowError.UPSTREAM_REFUSED,
     errno.ETIMEDOUT: FlowError.UPSTREAM_TIMED_OUT,
+    # Ours, and not the upstream's: descriptors, memory or ports have run out.
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL), FlowError.OVERLOADED
+    ),
 }
 
 
@@ -51,6 +61,8 @@ class Dial:
         except OSError as cause:
             raise DialError(cause) from cause
         self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        self.sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+        self.sock.setsockopt(IPPROTO_TCP, TCP_KEEPIDLE, _KEEPALIVE_IDLE)
         error = self.sock.connect_ex(destination)
         if error not in (0, errno.EINPROGRESS):
             self.sock.close()

@@ -8,7 +8,7 @@ import asyncio
 import struct
 from collections.abc import Callable
 from enum import StrEnum
-from socket import SO_ERROR, SO_LINGER, SOL_SOCKET, socket
+from socket import SO_LINGER, SOL_SOCKET, socket
 from typing import Protocol
 
 import msgspec
@@ -110,15 +110,6 @@ def reset_on_close(sock: socket) -> None:
     """Let `close` send a reset instead of a FIN (socket(7), SO_LINGER of zero). A socket that is closed stays so."""
     if sock.fileno() >= 0:
         sock.setsockopt(SOL_SOCKET, SO_LINGER, _LINGER_RESET)
-
-
-def take_error(sock: socket) -> bool:
-    """Whether the peer has reset the connection, also behind bytes that are still to be read; those stay readable.
-
-    A reader has to ask after each event: at an error libuv takes the descriptor out of the loop after one last call
-    (uv__poll_io), and what is behind the bytes that this call read would never be told. Register it anew after this.
-    """
-    return sock.getsockopt(SOL_SOCKET, SO_ERROR) != 0
 
 
 async def run(loop: asyncio.AbstractEventLoop, client: socket, upstream: socket, up: Way, down: Way) -> RelayEnd:

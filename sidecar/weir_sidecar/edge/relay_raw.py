@@ -2,10 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Callable
 from socket import SHUT_WR, socket
 
-from weir_sidecar.edge.relay import Relay, Side, take_error
+from weir_sidecar.edge.relay import Relay, Side
 from weir_sidecar.edge.tls_session import End
 
 _CHUNK = 65536
@@ -26,7 +25,6 @@ class RawWay:
         "_loop",
         "_pipe",
         "_relay",
-        "_reset",
         "_sink",
         "_source",
         "_splices",
@@ -44,7 +42,6 @@ class RawWay:
         self._pipe: tuple[int, int] | None = None
         self._in_pipe = 0
         self._splices = True
-        self._reset = False
         self._relay: Relay
 
     def start(self, relay: Relay) -> None:
@@ -75,7 +72,6 @@ class RawWay:
         if not data:
             self._source_ended()
             return
-        self._look_behind(self._copy if self._pipe is None else self._splice)
         self._send(memoryview(data))
         if self.total >= _SPLICE_AFTER and self._splices and self._held is None and self._pipe is None:
             self._open_pipe()
@@ -126,7 +122,6 @@ class RawWay:
         if moved == 0:
             self._source_ended()
             return
-        self._look_behind(self._splice)
         self._in_pipe += moved
         if not self._flush():
             self._loop.remove_reader(self._source.fileno())
@@ -151,17 +146,7 @@ class RawWay:
             self._loop.remove_writer(self._sink.fileno())
             self._loop.add_reader(self._source.fileno(), self._splice)
 
-    def _look_behind(self, reader: Callable[[], None]) -> None:
-        """Notice a reset behind what was read: the rest is read on, and ends with that reset."""
-        if take_error(self._source):
-            self._reset = True
-            self._loop.remove_reader(self._source.fileno())
-            self._loop.add_reader(self._source.fileno(), reader)
-
     def _source_ended(self) -> None:
-        if self._reset:
-            self._relay.failed(self.source_side, End.RESET)
-            return
         self._loop.remove_reader(self._source.fileno())
         try:
             self._sink.shutdown(SHUT_WR)

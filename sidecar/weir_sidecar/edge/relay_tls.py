@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from OpenSSL import SSL
 
-from weir_sidecar.edge.relay import Relay, Side, take_error
+from weir_sidecar.edge.relay import Relay, Side
 from weir_sidecar.edge.tls_session import RECORD_BYTES, End, Session, SessionEndedError
 
 _BURST = 16
@@ -22,7 +22,7 @@ class TLSWay:
     """One direction of decrypted bytes. `on_first` is called once, before the first byte is passed on."""
 
     __slots__ = (
-        "_again", "_held", "_loop", "_on_first", "_recv", "_relay", "_reset", "_send", "_sink", "_sink_fd", "_source", "_source_fd",
+        "_again", "_held", "_loop", "_on_first", "_recv", "_relay", "_send", "_sink", "_sink_fd", "_source", "_source_fd",
         "source_side", "total",
     )  # fmt: skip
 
@@ -46,7 +46,6 @@ class TLSWay:
         self._on_first = on_first
         self._held: bytes | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._reset = False
         self._relay: Relay
 
     def start(self, relay: Relay) -> None:
@@ -62,14 +61,6 @@ class TLSWay:
         self._loop.remove_writer(self._sink_fd)
         if self._again is not None:
             self._again.cancel()
-
-    def _readable(self) -> None:
-        if take_error(self._source.sock):
-            # Read what came before the reset; it ends with that reset.
-            self._reset = True
-            self._loop.remove_reader(self._source_fd)
-            self._read_on()
-        self._move()
 
     def _move(self) -> None:
         for _ in range(_BURST):
@@ -120,7 +111,7 @@ class TLSWay:
             self._read_on()
 
     def _read_on(self) -> None:
-        self._loop.add_reader(self._source_fd, self._readable)
+        self._loop.add_reader(self._source_fd, self._move)
 
     def _try_again(self, step: Callable[[], None]) -> None:
         """Do `step` a little later: a message of TLS's own is half-way, in the direction that the other way moves."""
@@ -132,8 +123,6 @@ class TLSWay:
         match ended.end:
             case End.CLOSE_NOTIFY:
                 self._notify()
-            case End.FIN if self._reset:
-                self._relay.failed(self.source_side, End.RESET)
             case End.FIN:
                 self._sink.half_close()  # a stream cut short must look cut short on the other side too
                 self._relay.source_ended(self, End.FIN)

@@ -251,6 +251,7 @@ class Sidecar:
             return
         self._context.adopt(config, policy.decide)
         self._interceptor.upstream = upstream
+        self._interceptor.handshake_timeout = config.limits.handshake_timeout
         self._interceptor.on_invalid = config.trust.upstream.on_invalid_certificate
         self._cache.settings = config.trust.fail_open
         self._metrics.config_generation = config.generation

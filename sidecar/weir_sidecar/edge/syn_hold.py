@@ -222,6 +222,8 @@ class SynHold:
     def _fail(self, held: _Held, error: OSError) -> None:
         """Answer as the upstream, or the way to it, did. A timeout is answered by the client's own clock."""
         syn = held.syn
+        if dial_error(error) is FlowError.OVERLOADED:
+            self._held.pop((syn.client, syn.destination), None)  # the client's next SYN finds more room
         if error.errno == errno.ECONNREFUSED:
             self._sockets.send(reset(syn), syn.client[0])
         else:

@@ -20,6 +20,7 @@ from weir_sidecar.edge.tcp_peek import Opening, Peeked, Peeker
 from weir_sidecar.edge.tls_client import ACCESS_DENIED, alert_record
 from weir_sidecar.edge.tls_session import End
 from weir_sidecar.edge.trust_gate import TrustGate
+from weir_sidecar.edge.waiting import Readers
 from weir_sidecar.wire.clienthello import ClientHello
 from weir_sidecar.wire.ja4 import ja4
 
@@ -31,7 +32,7 @@ _OPENING_REASON = {
     Opening.SILENT: Reason.CLIENT_SILENT,
     Opening.UNREADABLE_HELLO: Reason.CLIENT_HELLO_UNREADABLE,
 }
-_PROTOCOL = {Opening.TLS: Protocol.TLS, Opening.HTTP: Protocol.HTTP}
+_PROTOCOL = {Opening.TLS: Protocol.TLS, Opening.HTTP: Protocol.HTTP, Opening.HTTP2: Protocol.HTTP}
 
 
 class TCPFlow:
@@ -54,6 +55,7 @@ class TCPFlow:
         "_peer",
         "_port",
         "_protocol",
+        "_readers",
         "_started",
         "_tls",
         "_trust",
@@ -93,6 +95,7 @@ class TCPFlow:
         self._tls: TLSFacts | None = None
         self._error: FlowError | None = None
         self._from_dns: bool | None = None
+        self._readers: Readers | None = None
         self._up = 0
         self._down = 0
 
@@ -118,6 +121,7 @@ class TCPFlow:
             reset_on_close(self._client)
             raise
         finally:
+            self._release()
             self._client.close()
             if self._dial is not None:
                 self._dial.sock.close()
@@ -132,16 +136,24 @@ class TCPFlow:
         self._verdict = self._decide(peeked)
         match self._verdict.decision:
             case Decision.DENY:
-                await self._refuse()
+                self._release()
+                await self._refuse(peeked.opening)
             case Decision.INTERCEPT if peeked.hello is not None:
+                self._release()
                 await self._intercept(peeked.hello)
             case _:
                 await self._relay_unread()
+
+    def _release(self) -> None:
+        if self._readers is not None:
+            self._readers.release()
+            self._readers = None
 
     async def _peek(self) -> Peeked:
         context = self._context
         limits = context.config.limits
         peeker = Peeker(self._loop, self._client, limits.client_hello_bytes, limits.peek_timeout)
+        self._readers = peeker.readers
         if self._dial is None and context.may_connect((self._address, self._port), self._uid):
             self._connect()
         # Who may not be connected yet must say what it is; who may, can be silent for as long as it likes.
@@ -218,7 +230,12 @@ class TCPFlow:
         await self._relay_unread()
 
     async def _relay_unread(self) -> None:
+        if self._dial is None or not self._dial.connected:
+            self._release()
         upstream = await self._upstream()
+        if self._readers is not None:
+            self._readers.hand_over()
+            self._readers = None
         up = RawWay(self._loop, self._client, upstream, Side.CLIENT)
         down = RawWay(self._loop, upstream, self._client, Side.UPSTREAM)
         try:
@@ -229,11 +246,11 @@ class TCPFlow:
     async def _upstream(self) -> socket:
         return await self._connect().finish(self._loop, self._context.config.limits.connect_timeout)
 
-    async def _refuse(self) -> None:
-        """Say no in the client's own protocol, where it has a word for it."""
-        if self._protocol is Protocol.TLS:
+    async def _refuse(self, opening: Opening) -> None:
+        """Say no in the client's own protocol, where we have a word for it."""
+        if opening is Opening.TLS:
             await self._last_word(alert_record(ACCESS_DENIED))
-        elif self._protocol is Protocol.HTTP:
+        elif opening is Opening.HTTP:
             text = f"Denied by policy: {self._verdict.rule or 'default action'}\n".encode()
             await self._last_word(_REFUSAL % (len(text), text))
         else:

@@ -11,7 +11,7 @@ from socket import MSG_PEEK, SO_RCVLOWAT, SOL_SOCKET, socket
 import msgspec
 
 from weir_sidecar.edge.dial import Dial
-from weir_sidecar.edge.waiting import wait_any
+from weir_sidecar.edge.waiting import Readers, has_hung_up
 from weir_sidecar.wire.clienthello import ClientHello, MalformedClientHello, NeedMore, parse
 from weir_sidecar.wire.sniff import Kind, http1_host, sniff
 
@@ -27,6 +27,8 @@ class Opening(Enum):
 
     TLS = "tls"
     HTTP = "http"
+    HTTP2 = "http2"
+    """With prior knowledge: the preface, in the clear."""
     OPAQUE = "opaque"
     UNREADABLE_HELLO = "unreadable_hello"
     SERVER_FIRST = "server_first"
@@ -53,7 +55,7 @@ def classify(data: bytes, *, final: bool) -> Peeked | int:
                 return Peeked(Opening.HTTP) if final else host.total
             return Peeked(Opening.HTTP, host=host)
         case Kind.HTTP2:
-            return Peeked(Opening.HTTP)
+            return Peeked(Opening.HTTP2)
         case Kind.NEED_MORE if not final:
             return len(data) + 1
         case _:
@@ -71,7 +73,7 @@ def _classify_tls(data: bytes, *, final: bool) -> Peeked | int:
 
 
 class Peeker:
-    """Watches one new connection until it can be told what it is."""
+    """Watches one new connection until it can be told what it is. `readers` are to be released or handed over after it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, client: socket, limit: int, timeout: float) -> None:
         """`limit` bytes and `timeout` seconds are the most that an unfinished beginning may take."""
@@ -82,6 +84,7 @@ class Peeker:
         self._wanted = 1
         self._unsure = False
         self._begun: float | None = None
+        self.readers = Readers(loop)
         self._deadline: float | None = None
 
     async def peek(self, dial: Dial | None, patience: float | None) -> Peeked | None:
@@ -95,12 +98,12 @@ class Peeker:
                 return self._settled(peeked)
             if peeked:
                 self._ask_for(peeked, _UNSURE_SECONDS if dial is not None and self._unsure else self._timeout)
-            readable = [self._client.fileno()]
+            fds = [self._client.fileno()]
             if dial is not None and dial.connected and (self._begun is None or self._unsure):
-                readable.append(dial.sock.fileno())
-            writable = [dial.sock.fileno()] if dial is not None and not dial.connected else []
+                fds.append(dial.sock.fileno())
+            writable = dial.sock.fileno() if dial is not None and not dial.connected else None
             limit = patience if self._deadline is None else self._deadline - self._loop.time()
-            ready = await wait_any(self._loop, readable, writable, limit)
+            ready = await self.readers.wait(fds, writable, limit)
             if ready is None:
                 return self._settled(self._final()) if self._deadline is not None else None
             if dial is not None and ready == dial.sock.fileno():
@@ -141,8 +144,8 @@ class Peeker:
             self._client.setsockopt(SOL_SOCKET, SO_RCVLOWAT, total)
 
     def _ended(self) -> bool:
-        """Woken with less than was asked for: the client has closed its half, and no more will come."""
-        return len(self._client.recv(self._wanted, MSG_PEEK)) < self._wanted
+        """With less than was asked for: the client has closed its half, and no more will come."""
+        return has_hung_up(self._client) and len(self._client.recv(self._wanted, MSG_PEEK)) < self._wanted
 
     def _settled(self, peeked: Peeked) -> Peeked:
         if self._wanted != 1:

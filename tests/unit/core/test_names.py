@@ -1,5 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
+
 from weir_sidecar.core import names
 from weir_sidecar.core.names import LearnedNames
 

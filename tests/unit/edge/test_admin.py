@@ -9,7 +9,6 @@ import traceback
 from contextlib import closing, contextmanager
 
 import pytest
-import uvloop
 
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason
 from weir_sidecar.core.trust_change import TrustChange, Word
@@ -19,7 +18,6 @@ from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
 from weir_sidecar.edge.privileges import drop
 from weir_sidecar.edge.records import RecordSink
 
-LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another UID")
 
 
@@ -104,9 +102,9 @@ def serving(tmp_path, new_loop=asyncio.new_event_loop):
         os.close(directory)
 
 
-@pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"])
-def endpoint(request, tmp_path):
-    with serving(tmp_path, request.param) as it:
+@pytest.fixture
+def endpoint(tmp_path):
+    with serving(tmp_path, asyncio.new_event_loop) as it:
         yield it
 
 

@@ -7,7 +7,6 @@ from typing import Self
 import dns.message
 import dns.rcode
 import pytest
-import uvloop
 
 from lab.dns_server import UDPServer, question, reply, until
 from lab.edge import SentReplies, SentUnreachable, Surroundings
@@ -41,10 +40,7 @@ class Bench(Surroundings):
 
 
 def run(main) -> None:
-    """On both loops: they differ in how they tell of errors on a socket."""
-    for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(main())
+    asyncio.run(main())
 
 
 def test_forwards_the_bytes_and_answers_from_the_address_that_was_asked() -> None:

@@ -6,7 +6,6 @@ from typing import Self
 import dns.message
 import dns.rcode
 import pytest
-import uvloop
 
 from lab.dns_server import question, reply, until
 from lab.edge import Surroundings
@@ -86,9 +85,7 @@ class Bench(Surroundings):
 
 
 def run(main) -> None:
-    for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(main())
+    asyncio.run(main())
 
 
 def test_pipelined_queries_are_answered_in_any_order_and_recorded_each() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.loopback import LOOPS, Wire, no_cycles, no_more_files, open_files, pair, run
+from lab.loopback import Wire, no_cycles, no_more_files, open_files, pair, run
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.relay import RelayEnd, Side
 from weir_sidecar.edge.relay_raw import RawWay
@@ -35,7 +35,7 @@ class Bench:
         self.upstream.close()
 
 
-def through(dialogue: Callable[[Bench], object], loop: str = "uvloop") -> RelayEnd:
+def through(dialogue: Callable[[Bench], object]) -> RelayEnd:
     async def main() -> RelayEnd:
         bench = Bench()
         try:
@@ -46,14 +46,13 @@ def through(dialogue: Callable[[Bench], object], loop: str = "uvloop") -> RelayE
 
     before = open_files()
     with no_cycles():
-        result = run(main, loop)
+        result = run(main)
     assert open_files() == before
     return result
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("first", ["client", "upstream"])
-def test_each_half_closes_on_its_own(loop: str, first: str) -> None:
+def test_each_half_closes_on_its_own(first: str) -> None:
     async def dialogue(bench: Bench) -> None:
         one, other = bench.client, bench.upstream
         if first == "upstream":
@@ -66,14 +65,13 @@ def test_each_half_closes_on_its_own(loop: str, first: str) -> None:
         other.end()
         assert await one.read_all() == b"answer" * 1000
 
-    end = through(dialogue, loop)
+    end = through(dialogue)
     sizes = {end.bytes_up, end.bytes_down}
     assert (end.first, end.end, sizes) == (Side(first), End.FIN, {8, 6000})
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("first", ["client", "upstream"])
-def test_a_reset_is_passed_on_as_a_reset(loop: str, first: str) -> None:
+def test_a_reset_is_passed_on_as_a_reset(first: str) -> None:
     async def dialogue(bench: Bench) -> None:
         one, other = bench.client, bench.upstream
         if first == "upstream":
@@ -84,14 +82,13 @@ def test_a_reset_is_passed_on_as_a_reset(loop: str, first: str) -> None:
         with pytest.raises(ConnectionResetError):
             await other.recv()
 
-    end = through(dialogue, loop)
+    end = through(dialogue)
     assert (end.first, end.end) == (Side(first), End.RESET)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("first", ["client", "upstream"])
 @pytest.mark.parametrize("warm", [0, MIB])
-def test_a_reset_right_behind_bytes_is_not_missed(loop: str, first: str, warm: int) -> None:
+def test_a_reset_right_behind_bytes_is_not_missed(first: str, warm: int) -> None:
     """libuv tells of an error once: with the bytes that come before it."""
 
     async def dialogue(bench: Bench) -> None:
@@ -109,12 +106,11 @@ def test_a_reset_right_behind_bytes_is_not_missed(loop: str, first: str, warm: i
         with pytest.raises(ConnectionResetError):
             await other.recv()
 
-    end = through(dialogue, loop)
+    end = through(dialogue)
     assert (end.first, end.end) == (Side(first), End.RESET)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_reset_is_passed_on_while_the_other_end_does_not_read(loop: str) -> None:
+def test_a_reset_is_passed_on_while_the_other_end_does_not_read() -> None:
     async def dialogue(bench: Bench) -> None:
         flood = asyncio.ensure_future(bench.upstream.send(bytes(64 * MIB)))
         await asyncio.sleep(0.05)
@@ -123,7 +119,7 @@ def test_a_reset_is_passed_on_while_the_other_end_does_not_read(loop: str) -> No
         with pytest.raises(ConnectionError):
             await flood
 
-    end = through(dialogue, loop)
+    end = through(dialogue)
     assert (end.first, end.end) == (Side.CLIENT, End.RESET)
 
 
@@ -131,8 +127,7 @@ def blocks(count: int) -> list[bytes]:
     return [hashlib.sha256(number.to_bytes(4)).digest() * 2048 for number in range(count)]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_bulk_both_ways_at_once_is_spliced_and_whole(loop: str) -> None:
+def test_bulk_both_ways_at_once_is_spliced_and_whole() -> None:
     data = blocks(64 * MIB // 65536)
     expected = hashlib.sha256(b"".join(data)).digest()
     pipes: set[tuple[int, int] | None] = set()
@@ -155,7 +150,7 @@ def test_bulk_both_ways_at_once_is_spliced_and_whole(loop: str) -> None:
         pipes.update((bench.up._pipe, bench.down._pipe))
         assert ends[2:] == [expected, expected]
 
-    end = through(dialogue, loop)
+    end = through(dialogue)
     assert (end.bytes_up, end.bytes_down) == (64 * MIB, 64 * MIB)
 
 
@@ -189,9 +184,8 @@ def test_without_descriptors_the_copy_goes_on() -> None:
     assert through(dialogue).bytes_up == 2 * MIB
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("warm", [0, MIB])
-def test_a_slow_reader_holds_up_the_sender_and_bounds_what_is_held(loop: str, warm: int) -> None:
+def test_a_slow_reader_holds_up_the_sender_and_bounds_what_is_held(warm: int) -> None:
     """Held by the relay: one chunk, or one pipe; the rest is the two kernels' socket buffers'."""
 
     async def dialogue(bench: Bench) -> None:
@@ -221,7 +215,7 @@ def test_a_slow_reader_holds_up_the_sender_and_bounds_what_is_held(loop: str, wa
         bench.client.end()
         bench.upstream.end()
 
-    assert through(dialogue, loop).bytes_down > warm
+    assert through(dialogue).bytes_down > warm
 
 
 @pytest.mark.parametrize("warm", [0, MIB])

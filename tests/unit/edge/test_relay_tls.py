@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from OpenSSL import SSL
 
-from lab.loopback import LOOPS, Wire, client_context, no_cycles, open_files, pair, run, server_context
+from lab.loopback import Wire, client_context, no_cycles, open_files, pair, run, server_context
 from lab.pki import Authority, LeafShape
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.relay import RelayEnd, Side
@@ -73,7 +73,7 @@ class Bench:
             sock.close()
 
 
-def through(dialogue: Callable[[Bench], object], version: int = TLS13, loop: str = "uvloop") -> RelayEnd:
+def through(dialogue: Callable[[Bench], object], version: int = TLS13) -> RelayEnd:
     async def main() -> RelayEnd:
         bench = Bench()
         await bench.open(version)
@@ -86,7 +86,7 @@ def through(dialogue: Callable[[Bench], object], version: int = TLS13, loop: str
 
     before = open_files()
     with no_cycles():
-        result = run(main, loop)
+        result = run(main)
     assert open_files() == before
     return result
 
@@ -95,10 +95,9 @@ def ordered(bench: Bench, first: str) -> tuple[Wire, Wire]:
     return (bench.client, bench.upstream) if first == "client" else (bench.upstream, bench.client)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("first", ["client", "upstream"])
-def test_each_half_closes_on_its_own(loop: str, version: int, first: str) -> None:
+def test_each_half_closes_on_its_own(version: int, first: str) -> None:
     async def dialogue(bench: Bench) -> None:
         one, other = ordered(bench, first)
         await one.send(b"question")
@@ -110,7 +109,7 @@ def test_each_half_closes_on_its_own(loop: str, version: int, first: str) -> Non
         assert await one.read_all() == b"answer" * 10000
         assert bench.first == [1]
 
-    end = through(dialogue, version, loop)
+    end = through(dialogue, version)
     assert (end.first, end.end) == (Side(first), End.CLOSE_NOTIFY)
     assert {end.bytes_up, end.bytes_down} == {8, 60000}
 
@@ -150,10 +149,9 @@ def test_a_reset_is_passed_on_as_a_reset(version: int, first: str) -> None:
     assert (end.first, end.end) == (Side(first), End.RESET)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("first", ["client", "upstream"])
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_a_reset_right_behind_bytes_is_not_missed(loop: str, first: str, size: int) -> None:
+def test_a_reset_right_behind_bytes_is_not_missed(first: str, size: int) -> None:
     """libuv tells of an error once: with the bytes that come before it."""
 
     async def dialogue(bench: Bench) -> None:
@@ -172,13 +170,12 @@ def test_a_reset_right_behind_bytes_is_not_missed(loop: str, first: str, size: i
         with pytest.raises(SSL.SysCallError):
             await other.recv()
 
-    end = through(dialogue, TLS13, loop)
+    end = through(dialogue, TLS13)
     assert (end.first, end.end) == (Side(first), End.RESET)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_bulk_both_ways_at_once_is_whole(loop: str, version: int) -> None:
+def test_bulk_both_ways_at_once_is_whole(version: int) -> None:
     data = b"".join(hashlib.sha256(number.to_bytes(4)).digest() for number in range(8 * MIB // 32))
 
     async def send(wire: Wire) -> None:
@@ -192,7 +189,7 @@ def test_bulk_both_ways_at_once_is_whole(loop: str, version: int) -> None:
         assert ends[2] == data
         assert ends[3] == data
 
-    end = through(dialogue, version, loop)
+    end = through(dialogue, version)
     assert (end.bytes_up, end.bytes_down) == (8 * MIB, 8 * MIB)
 
 

@@ -8,7 +8,7 @@ from OpenSSL import SSL
 
 from lab.edge import INTERCEPT
 from lab.flow_bench import HOST, LAB, LEAF, echo, flows, lab_client, weir_client
-from lab.loopback import LOOPS, Wire, client_context, hello_of, no_more_files, open_files, run, server_context
+from lab.loopback import Wire, client_context, hello_of, no_more_files, open_files, run, server_context
 from lab.pki import Authority as Lab
 from lab.pki import LeafShape
 from weir_sidecar.contract.config import FailOpen, Limits, OnInvalidCertificate, SidecarConfig
@@ -43,10 +43,9 @@ async def failed(wire: Wire) -> SSL.Error:
     return failure.value
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("upstream", [TLS12, TLS13])
 @pytest.mark.parametrize("client", [TLS12, TLS13, None])
-def test_intercepts_and_mirrors_version_and_protocol(loop: str, upstream: int, client: int | None) -> None:
+def test_intercepts_and_mirrors_version_and_protocol(upstream: int, client: int | None) -> None:
     async def main() -> None:
         origin = server_context(LEAF, alpn=(b"h2", b"http/1.1"), version=upstream)
         async with flows(echo, origin) as bench:
@@ -66,7 +65,7 @@ def test_intercepts_and_mirrors_version_and_protocol(loop: str, upstream: int, c
                 await flow
                 assert bench.records[0].tls is not None
 
-    run(main, loop)
+    run(main)
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13])
@@ -217,8 +216,7 @@ def test_a_plain_server_behind_a_tls_client_is_passed_through() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_server_that_speaks_first_is_heard(loop: str) -> None:
+def test_a_server_that_speaks_first_is_heard() -> None:
     async def banner(wire: Wire) -> None:
         await wire.send(b"220 hello\r\n")
         assert await wire.recv() == b"QUIT\r\n"
@@ -236,7 +234,7 @@ def test_a_server_that_speaks_first_is_heard(loop: str) -> None:
             assert (record.reason, record.protocol) == (Reason.SERVER_SPEAKS_FIRST, Protocol.TCP)
             assert (record.bytes_up, record.bytes_down) == (6, 11)
 
-    run(main, loop)
+    run(main)
 
 
 @pytest.mark.parametrize(
@@ -379,9 +377,8 @@ def test_an_upstream_that_never_answers_a_hello_is_left_to_the_client() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("stage", ["peek", "relay", "tls-relay", "client-handshake", "canary"])
-def test_stopping_ends_a_flow_with_a_reset_and_its_record(loop: str, stage: str) -> None:
+def test_stopping_ends_a_flow_with_a_reset_and_its_record(stage: str) -> None:
     async def main() -> None:
         async with flows(echo, LEAF if "tls" in stage or stage in {"canary", "client-handshake"} else None) as bench:
             wire, flow = bench.flow(weir_client() if stage in {"tls-relay", "canary"} else None)
@@ -413,7 +410,7 @@ def test_stopping_ends_a_flow_with_a_reset_and_its_record(loop: str, stage: str)
             assert len({id(record) for record in bench.records}) == len(bench.records)
 
     before = open_files()
-    run(main, loop)
+    run(main)
     assert open_files() == before
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lab.dns_server import until
 from lab.edge import Surroundings
-from lab.loopback import LOOPS, PATIENCE, no_more_files, open_files, run
+from lab.loopback import PATIENCE, no_more_files, open_files, run
 from weir_sidecar.contract.config import Capture, CaptureMode, Limits, Ports, SidecarConfig
 from weir_sidecar.contract.flow import Decision, Reason
 from weir_sidecar.edge.tcp_listener import TCPListeners
@@ -48,8 +48,7 @@ class Bench:
         await until(lambda: len(self.started) >= count)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_every_connection_is_started_once(loop: str) -> None:
+def test_every_connection_is_started_once() -> None:
     async def main() -> None:
         bench = Bench(flows=1000)
         clients = [bench.connect() for _ in range(200)]
@@ -64,7 +63,7 @@ def test_every_connection_is_started_once(loop: str) -> None:
         assert bench.surroundings.records == []
 
     before = open_files()
-    run(main, loop)
+    run(main)
     assert open_files() == before
 
 
@@ -103,8 +102,7 @@ def test_the_proxys_own_port_is_refused() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_without_descriptors_the_backlog_waits(loop: str) -> None:
+def test_without_descriptors_the_backlog_waits() -> None:
     async def main() -> None:
         bench = Bench()
         client = socket.socket()
@@ -119,7 +117,7 @@ def test_without_descriptors_the_backlog_waits(loop: str) -> None:
         bench.listeners.close()
         await bench.listeners.drain(1)
 
-    run(main, loop)
+    run(main)
 
 
 def test_draining_waits_and_then_ends_what_is_left() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.loopback import LOOPS, hello_of, no_cycles, open_files, pair, reset, run
+from lab.loopback import hello_of, no_cycles, open_files, pair, reset, run
 from samples.client_hello import alpn, client_hello, extension, message, records, server_name
 from weir_sidecar.edge.dial import Dial, DialError
 from weir_sidecar.edge.tcp_peek import Opening, Peeked, Peeker, classify
@@ -28,7 +28,13 @@ class Bench:
         self.peeker = Peeker(asyncio.get_running_loop(), self.sock, limit, timeout)
 
     def peek(self, dial: Dial | None = None, patience: float | None = None) -> "asyncio.Task[Peeked | None]":
-        return asyncio.get_running_loop().create_task(self.peeker.peek(dial, patience))
+        async def peek() -> Peeked | None:
+            try:
+                return await self.peeker.peek(dial, patience)
+            finally:
+                self.peeker.readers.release()
+
+        return asyncio.get_running_loop().create_task(peek())
 
     def untouched(self, data: bytes) -> bool:
         """Whether all that the client sent can still be read, and readiness means what it did."""
@@ -40,9 +46,7 @@ class Bench:
         self.sock.close()
 
 
-def peeking(
-    dialogue: Callable[[Bench], Coroutine[Any, Any, None]], loop: str = "uvloop", *, timeout: float = 10.0, limit=LIMIT
-) -> None:
+def peeking(dialogue: Callable[[Bench], Coroutine[Any, Any, None]], *, timeout: float = 10.0, limit=LIMIT) -> None:
     async def main() -> None:
         bench = Bench(timeout, limit)
         try:
@@ -52,7 +56,7 @@ def peeking(
 
     before = open_files()
     with no_cycles():
-        run(main, loop)
+        run(main)
     assert open_files() == before
 
 
@@ -61,11 +65,10 @@ def segments(data: bytes, count: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize(
     ("data", "count"), [(HELLO, 1), (HELLO, 4), (HELLO, len(HELLO)), (LARGE, 1), (LARGE, 4), (MANY_RECORDS, 40)]
 )
-def test_a_hello_in_any_number_of_segments(loop: str, data: bytes, count: int) -> None:
+def test_a_hello_in_any_number_of_segments(data: bytes, count: int) -> None:
     async def dialogue(bench: Bench) -> None:
         task = bench.peek()
         for segment in segments(data, count):
@@ -76,11 +79,10 @@ def test_a_hello_in_any_number_of_segments(loop: str, data: bytes, count: int) -
         assert peeked.hello.sni in {"a.test", "large.test", "many.test"}
         assert bench.untouched(data)
 
-    peeking(dialogue, loop)
+    peeking(dialogue)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_an_unfinished_beginning_does_not_spin(loop: str) -> None:
+def test_an_unfinished_beginning_does_not_spin() -> None:
     """What was peeked at stays readable; only what is missing may wake it."""
 
     async def dialogue(bench: Bench) -> None:
@@ -101,14 +103,14 @@ def test_an_unfinished_beginning_does_not_spin(loop: str) -> None:
         assert (await task).opening is Opening.TLS
         del bench.peeker._look
 
-    peeking(dialogue, loop)
+    peeking(dialogue)
 
 
 @pytest.mark.parametrize(
     ("data", "opening", "host"),
     [
         (REQUEST, Opening.HTTP, "b.test"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Opening.HTTP, None),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Opening.HTTP2, None),
         (b"EHLO lab\r\n", Opening.OPAQUE, None),
         (b"\0\0\0\x08", Opening.OPAQUE, None),
         (b"\x16\x03\x01\x00\x05\x02\0\0\x01\0", Opening.UNREADABLE_HELLO, None),
@@ -131,24 +133,20 @@ UNFINISHED = [
 ]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize(("data", "opening"), UNFINISHED)
-def test_an_unfinished_beginning_is_what_it_seems_when_its_time_is_over(
-    loop: str, data: bytes, opening: Opening
-) -> None:
+def test_an_unfinished_beginning_is_what_it_seems_when_its_time_is_over(data: bytes, opening: Opening) -> None:
     async def dialogue(bench: Bench) -> None:
         bench.client.send(data)
         assert await bench.peek() == Peeked(opening)
         assert bench.untouched(data)
 
-    peeking(dialogue, loop, timeout=0.05)
+    peeking(dialogue, timeout=0.05)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize(("data", "opening"), UNFINISHED)
 def test_an_unfinished_beginning_is_what_it_seems_when_no_more_will_come(
-    loop: str, data: bytes, opening: Opening, early: bool
+    data: bytes, opening: Opening, early: bool
 ) -> None:
     async def dialogue(bench: Bench) -> None:
         bench.client.send(data)
@@ -162,7 +160,7 @@ def test_an_unfinished_beginning_is_what_it_seems_when_no_more_will_come(
         assert await task == Peeked(opening)
         assert bench.untouched(data)
 
-    peeking(dialogue, loop)
+    peeking(dialogue)
 
 
 def test_an_endless_head_is_bounded() -> None:
@@ -183,15 +181,14 @@ def test_a_hello_longer_than_the_limit_is_unreadable() -> None:
     peeking(dialogue, limit=4096)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_silence(loop: str) -> None:
+def test_silence() -> None:
     async def dialogue(bench: Bench) -> None:
         assert await bench.peek(patience=0.02) is None
         task = bench.peek()
         bench.client.shutdown(socket.SHUT_WR)
         assert await task == Peeked(Opening.SILENT)
 
-    peeking(dialogue, loop)
+    peeking(dialogue)
 
 
 def test_a_silent_client_that_resets_is_a_connection_error() -> None:
@@ -221,9 +218,8 @@ def test_a_client_that_resets_within_its_hello_is_left_to_the_relay() -> None:
     peeking(dialogue)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("speaks", [True, False])
-def test_a_server_that_speaks_first_or_leaves_is_heard(loop: str, speaks: bool) -> None:
+def test_a_server_that_speaks_first_or_leaves_is_heard(speaks: bool) -> None:
     async def dialogue(bench: Bench) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             dial = Dial(server.getsockname())
@@ -237,7 +233,7 @@ def test_a_server_that_speaks_first_or_leaves_is_heard(loop: str, speaks: bool) 
             assert await task == Peeked(Opening.SERVER_FIRST)
             dial.sock.close()
 
-    peeking(dialogue, loop)
+    peeking(dialogue)
 
 
 def test_a_client_that_began_to_speak_is_heard_out_although_the_server_speaks_too() -> None:

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.loopback import LOOPS, run
+from lab.loopback import run
 from samples.trust_clients import BEFORE_CERTIFICATE, refused, spoke
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.contract.flow import Reason
@@ -33,8 +33,7 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_burst_waits_for_one_canary_and_follows_it_into_trust(loop: str) -> None:
+def test_a_burst_waits_for_one_canary_and_follows_it_into_trust() -> None:
     async def main() -> None:
         bench = Bench()
         reason, canary = await bench.admit()
@@ -48,7 +47,7 @@ def test_a_burst_waits_for_one_canary_and_follows_it_into_trust(loop: str) -> No
         assert bench.changes == 1
         assert not bench.gate._waiting
 
-    run(main, loop)
+    run(main)
 
 
 def test_a_burst_follows_a_refused_canary_into_bypass() -> None:

@@ -3,7 +3,6 @@ import errno
 from typing import Self
 
 import pytest
-import uvloop
 
 from lab.dns_server import UDPServer, until
 from lab.edge import SentReplies, SentUnreachable, Surroundings
@@ -39,9 +38,7 @@ def _sweep_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(main) -> None:
-    for factory in (asyncio.new_event_loop, uvloop.new_event_loop):
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(main())
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

@@ -2,12 +2,11 @@ import asyncio
 
 import pytest
 
-from lab.loopback import LOOPS, open_files, pair, run
+from lab.loopback import open_files, pair, run
 from weir_sidecar.edge.waiting import wait_any
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_tells_which_descriptor_is_ready(loop: str) -> None:
+def test_tells_which_descriptor_is_ready() -> None:
     async def main() -> None:
         running = asyncio.get_running_loop()
         (a, b), (c, d) = pair(), pair()
@@ -20,12 +19,11 @@ def test_tells_which_descriptor_is_ready(loop: str) -> None:
         for sock in (a, b, c, d):
             sock.close()
 
-    run(main, loop)
+    run(main)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.01])
-def test_time_may_run_out_and_nothing_stays_registered(loop: str, seconds: float) -> None:
+def test_time_may_run_out_and_nothing_stays_registered(seconds: float) -> None:
     async def main() -> None:
         running = asyncio.get_running_loop()
         a, b = pair()
@@ -34,11 +32,10 @@ def test_time_may_run_out_and_nothing_stays_registered(loop: str, seconds: float
         a.close()
         b.close()
 
-    run(main, loop)
+    run(main)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_cancelling_takes_it_out_of_the_loop(loop: str) -> None:
+def test_cancelling_takes_it_out_of_the_loop() -> None:
     async def main() -> None:
         running = asyncio.get_running_loop()
         a, b = pair()
@@ -52,16 +49,15 @@ def test_cancelling_takes_it_out_of_the_loop(loop: str) -> None:
         b.close()
 
     before = open_files()
-    run(main, loop)
+    run(main)
     assert open_files() == before
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_peer_that_is_gone_is_ready(loop: str) -> None:
+def test_a_peer_that_is_gone_is_ready() -> None:
     async def main() -> None:
         a, b = pair()
         b.close()
         assert await wait_any(asyncio.get_running_loop(), readable=(a.fileno(),)) == a.fileno()
         a.close()
 
-    run(main, loop)
+    run(main)
