@@ -5,9 +5,11 @@ A resolver on the host's loopback cannot be reached from another namespace. syst
 NetworkManager) is reached through the pod's gateway address, which the host translates to the stub.
 """
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
+
+from weir_sidecar.edge.resolver import nameservers
 
 HEADER = "# Made by weir run; gone when it ends."
 # systemd-resolved(8): the stub and the proxy-only stub.
@@ -27,8 +29,8 @@ class Resolver(msgspec.Struct, frozen=True):
 
 def plan(host: str, behind_systemd: str | None, gateway: IPv4Address) -> Resolver:
     """The pod's resolver from the text of the host's resolv.conf and of systemd-resolved's own (None: there is none)."""
-    servers = _nameservers(host) or [_DEFAULT_NAMESERVER]
-    behind = [server for server in _nameservers(behind_systemd or "") if not _local(server)]
+    servers = nameservers(host) or [_DEFAULT_NAMESERVER]
+    behind = [server for server in nameservers(behind_systemd or "") if not _local(server)]
     chosen: list[str] = []
     stub: IPv4Address | None = None
     for server in servers:
@@ -47,20 +49,6 @@ def plan(host: str, behind_systemd: str | None, gateway: IPv4Address) -> Resolve
 def _local(server: Address) -> bool:
     """These addresses mean the machine itself, and would mean the pod in the pod's namespace."""
     return server.is_loopback or server.is_unspecified
-
-
-def _nameservers(text: str) -> list[Address]:
-    found: list[Address] = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver":
-            try:
-                server = ip_address(words[1])
-            except ValueError:
-                continue  # The C library passes over what it cannot read, too.
-            if not (server.version == 6 and server.is_link_local):  # It belongs to a link that the pod is not on.
-                found.append(server)
-    return found
 
 
 def _other_lines(text: str) -> list[str]:

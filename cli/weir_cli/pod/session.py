@@ -26,7 +26,7 @@ from weir_operator.compile import Injection
 from weir_sidecar.certs import bundle, truststore
 from weir_sidecar.contract import config as contract
 from weir_sidecar.contract.config import CaptureMode, SidecarConfig
-from weir_sidecar.edge.resolver import first_nameserver
+from weir_sidecar.edge.resolver import nameservers
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -98,7 +98,7 @@ class _Session:
     def run(self, stack: ExitStack) -> int:
         store = self._storage()
         link, resolver_text, notices = self._make_pod(stack)
-        self._nameserver = first_nameserver(resolver_text)
+        self._nameserver = next(map(str, nameservers(resolver_text)), None)
         storage.prepare_run(self._pod, self._owner())
         self._write_config()
         sidecar = self._start_sidecar(store, stack)

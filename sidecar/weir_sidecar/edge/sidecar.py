@@ -109,9 +109,12 @@ def _resolver(config: SidecarConfig) -> Endpoint | None:
     server = config.capture.dns.server
     if server is None:
         with open(resolver.RESOLV_CONF, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  (see pyproject)
-            server = resolver.first_nameserver(file.read())
-    if server is None:
-        raise ConfigError(f"mode Redirect needs a resolver: {resolver.RESOLV_CONF} has none; set capture.dns.server")
+            servers = resolver.nameservers(file.read())
+        if not servers:
+            raise ConfigError(
+                f"mode Redirect needs a resolver: {resolver.RESOLV_CONF} has none; set capture.dns.server"
+            )
+        server = str(servers[0])
     return server, 53
 
 
