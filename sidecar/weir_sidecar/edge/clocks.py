@@ -12,20 +12,23 @@ epoch = time.time
 class WallClock:
     """The time of day as RFC 3339 text in UTC, to the millisecond; the date is written once a second."""
 
-    __slots__ = ("_second", "_text")
+    __slots__ = ("_millisecond", "_second", "_seconds", "_text")
 
     def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
+        self._second = self._millisecond = -1
+        self._seconds = self._text = ""
 
     def __call__(self) -> str:
         """Now."""
-        moment = time.time()
-        second = int(moment)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{int((moment - second) * 1000):03d}Z"
+        millisecond = int(time.time() * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, fraction = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second = second
+                self._seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._text = f"{self._seconds}.{fraction:03d}Z"
+        return self._text
 
 
 class Ids:

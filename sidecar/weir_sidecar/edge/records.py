@@ -147,6 +147,11 @@ class _LineFile:
 
     def _advance(self, written: int) -> None:
         """Forget the first `written` bytes of the torn line and the lines after it."""
+        if written == len(self._torn) + self._size:  # all, as nearly always
+            self._torn = b""
+            self._lines.clear()
+            self._size = 0
+            return
         if written < len(self._torn):
             self._torn = self._torn[written:]
             return

@@ -7,6 +7,7 @@ one lookup in a hash table and needs no privilege. The answer is of the network 
 
 import socket
 import struct
+from functools import lru_cache
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
 _NETLINK_SOCK_DIAG = 4
@@ -18,14 +19,15 @@ _NO_COOKIE = b"\xff" * 8
 _TCP_TIME_WAIT, _TCP_LISTEN, _TCP_NEW_SYN_RECV = 6, 10, 12
 _OWNERLESS = frozenset((_TCP_TIME_WAIT, _TCP_LISTEN, _TCP_NEW_SYN_RECV))
 
-_REQUEST_LENGTH = 72
-# nlmsghdr (length, type, flags, sequence, port), inet_diag_req_v2 (family, protocol, extensions, padding, states).
-_HEADER = struct.Struct("=IHHIIBBBBI")
+# nlmsghdr (length, type, flags, sequence, port), inet_diag_req_v2 (family, protocol, extensions, padding, states,
+# then the socket's identity: ports, addresses, interface, cookie).
+_REQUEST = struct.Struct("=IHHIIBBBBI4s16s16sI8s")
 _PORTS = struct.Struct("!HH")
-_INTERFACE = struct.Struct("=I")
-_REPLY_HEADER = struct.Struct("=IHHII")
-# inet_diag_msg: family, state; then, after timer, retransmits, the socket's identity and three counters: UID, inode.
-_REPLY = struct.Struct("=16xBB62xII")
+# nlmsghdr: type, sequence. inet_diag_msg: state; then, after timer, retransmits, the socket's identity and three
+# counters: UID, inode.
+_REPLY = struct.Struct("=4xH2xI5xB62xII")
+_REPLY_ROOM = 4096
+_REMEMBERED = 1024
 _MAPPED = b"\x00" * 10 + b"\xff\xff"
 
 type Endpoint = tuple[str, int] | tuple[str, int, int, int]
@@ -39,6 +41,7 @@ class SockDiag:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
         self._socket.setblocking(False)
         self._sequence = 0
+        self._reply = bytearray(_REPLY_ROOM)
 
     def uid_of(self, client: Endpoint, destination: Endpoint, protocol: int) -> int | None:
         """The UID of the socket that `client` uses towards `destination`. None: there is none, or none any more.
@@ -62,15 +65,11 @@ class SockDiag:
         self._sequence = sequence = (self._sequence + 1) & 0xFFFFFFFF
         # A link-local flow belongs to one interface; its scope id says which.
         interface = (source[3] or destination[3]) if len(source) == 4 and len(destination) == 4 else 0
-        question = b"".join((
-            _HEADER.pack(_REQUEST_LENGTH, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, sequence, 0,
-                         family, protocol, 0, 0, _ALL_STATES),
-            _PORTS.pack(source[1], destination[1]),
-            source_bytes,
-            destination_bytes,
-            _INTERFACE.pack(interface),
-            _NO_COOKIE,
-        ))  # fmt: skip
+        question = _REQUEST.pack(
+            _REQUEST.size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, sequence, 0,
+            family, protocol, 0, 0, _ALL_STATES,
+            _PORTS.pack(source[1], destination[1]), source_bytes, destination_bytes, interface, _NO_COOKIE,
+        )  # fmt: skip
         try:
             self._socket.send(question)
             return self._answer(sequence)
@@ -81,18 +80,18 @@ class SockDiag:
     def _answer(self, sequence: int) -> int | None:
         # The kernel answers inside send(), so there is nothing to wait for: an empty queue raises, and means None.
         while True:
-            reply = self._socket.recv(4096)
-            _, kind, _, number, _ = _REPLY_HEADER.unpack_from(reply)
+            self._socket.recv_into(self._reply)
+            kind, number, state, uid, inode = _REPLY.unpack_from(self._reply)
             if number == sequence:
                 break  # anything else answers a question that was given up
         if kind != _SOCK_DIAG_BY_FAMILY:
-            return None  # NLMSG_ERROR: no such socket
-        _, state, uid, inode = _REPLY.unpack_from(reply)
+            return None  # NLMSG_ERROR: no such socket; what is behind it in the buffer is older
         # A socket that its process has closed has no inode; older kernels then say UID 0 for everybody.
         unowned = state in _OWNERLESS or (uid == 0 and inode == 0)
         return None if unowned else int(uid)
 
 
+@lru_cache(_REMEMBERED)
 def _packed(address: str) -> tuple[int, bytes]:
     """Family and 16 bytes of an address; an IPv4-mapped IPv6 address is IPv4, as its packets are."""
     if ":" not in address:

@@ -33,8 +33,7 @@ _ROOT_OPT = b"\0" + OPT.to_bytes(2)
 _FIRST_PRINTABLE = 0x21
 # Lower case; what is not printable, as the length of a short label, becomes a dot; what would need escaping, no ASCII.
 _AS_TEXT = bytes(
-    0xFF if byte in b"\0\\" or byte > 0x7E else ord(".") if byte < _FIRST_PRINTABLE else byte
-    for byte in range(256)
+    0xFF if byte in b"\0\\" or byte > 0x7E else ord(".") if byte < _FIRST_PRINTABLE else byte for byte in range(256)
 ).lower()
 _POINTER = 0xC0
 _MAX_LABEL = 63
@@ -69,18 +68,18 @@ class Record(NamedTuple):
 
 def parse_query(data: bytes) -> Question:
     """Read a query: one question, records that fit, nothing after them (RFC 9619). Raises `MalformedDNS`."""
-    labels = longest = 0
+    labels = lengths = 0
     offset = HEADER_SIZE
     try:
         while length := data[offset]:
             offset += 1 + length
             labels += 1
-            longest = max(longest, length)
+            lengths |= length
         qtype, qclass = _TYPE_AND_CLASS.unpack_from(data, offset + 1)
     except (struct.error, IndexError):
         raise MalformedDNS(f"{len(data)} bytes end inside the header or the question") from None
     size = offset + 1 - HEADER_SIZE
-    if data[2] & (_QR >> 8) or data[4:6] != _ONE or longest > _MAX_LABEL or size > MAX_NAME:
+    if data[2] & (_QR >> 8) or data[4:6] != _ONE or lengths > _MAX_LABEL or size > MAX_NAME:
         raise MalformedDNS(f"no query with one question: {data[:HEADER_SIZE].hex()}, {size} bytes of name")
     last = end = offset + 5
     if data[6:12] == _ONE_ADDITIONAL and data[end : end + 3] == _ROOT_OPT:
@@ -90,12 +89,15 @@ def parse_query(data: bytes) -> Question:
             last = record.end
     if last != len(data):
         raise MalformedDNS(f"{len(data) - last} bytes after the last record")
-    return Question(_name(data, offset, labels, longest), qtype, qclass, end)
+    return Question(_name(data, offset, labels, lengths), qtype, qclass, end)
 
 
-def _name(data: bytes, end: int, labels: int, longest: int) -> str:
-    """The question's name as text. Nearly all names are plain: no length and no byte of them is taken for another."""
-    if longest < _FIRST_PRINTABLE:
+def _name(data: bytes, end: int, labels: int, lengths: int) -> str:
+    """The question's name as text. Nearly all names are plain: no length and no byte of them is taken for another.
+
+    `lengths` has each bit that the length of any label has.
+    """
+    if lengths < _FIRST_PRINTABLE:
         text = data[HEADER_SIZE + 1 : end].translate(_AS_TEXT)
         if text.isascii() and text.count(b".") == max(labels - 1, 0):
             return text.decode("ascii")
