@@ -5,7 +5,7 @@ takes out what may not pass; `close` writes the record. Who calls them moves the
 """
 
 import socket
-from collections.abc import Iterable
+from functools import lru_cache
 
 from weir_sidecar.contract.config import DNSDenial, SidecarConfig
 from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason
@@ -24,6 +24,7 @@ TIMEOUT = 10.0
 _CANARY = Verdict(Decision.DENY, Reason.DOH_CANARY)
 _RCODES = {DNSDenial.NXDOMAIN: dns.NXDOMAIN, DNSDenial.REFUSED: dns.REFUSED}
 _LEARNABLE = {dns.A, dns.AAAA, dns.HTTPS, dns.ANY}
+_REMEMBERED = 1024
 
 
 class DNSQuery:
@@ -110,7 +111,7 @@ def deliver(context: EdgeContext, query: DNSQuery, data: bytes) -> bytes | None:
     if has_question and question.qtype in _LEARNABLE:
         packed, ttl = dns.addresses(data, question)
         if packed:
-            context.names.learn(_host(question.name), _texts(packed), ttl, context.now())
+            context.names.learn(_host(question.name), map(_text, packed), ttl, context.now())
     options = context.config.capture.dns
     if (options.strip_ech or options.strip_h3) and may_bind_services(data):
         try:
@@ -129,8 +130,9 @@ def _host(name: str) -> str:
     return name
 
 
-def _texts(packed: Iterable[bytes]) -> list[str]:
-    return [socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address) for address in packed]
+@lru_cache(_REMEMBERED)
+def _text(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
 def server_of(config: SidecarConfig, destination: Sockaddr) -> Sockaddr:

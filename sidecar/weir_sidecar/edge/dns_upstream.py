@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from weir_sidecar.edge.dns_query import DNSQuery
 from weir_sidecar.edge.icmp import Sockaddr, connected, errors_of
@@ -41,19 +41,18 @@ class UpstreamSocket:
 class _RandomIDs:
     """Random 16-bit numbers, many for one call to the kernel."""
 
-    __slots__ = ("_at", "_bytes", "_random")
+    __slots__ = ("_numbers", "_random")
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
-        self._bytes = b""
-        self._at = 0
+        self._numbers: Iterator[int] = iter(())
 
     def __call__(self) -> int:
-        if self._at >= len(self._bytes):
-            self._bytes = self._random(2048)
-            self._at = 0
-        self._at += 2
-        return self._bytes[self._at - 2] << 8 | self._bytes[self._at - 1]
+        number = next(self._numbers, None)
+        if number is None:
+            self._numbers = iter(memoryview(self._random(2048)).cast("H"))
+            number = next(self._numbers)
+        return number
 
 
 def _sent(sock: socket.socket, message: bytes) -> bool:
