@@ -50,7 +50,7 @@ class ClientTLS:
             return known[0]
         leaf = self._minter.mirror(upstream, now)
         context = new_context()
-        context.set_options(SSL.OP_NO_TICKET)
+        context.set_options(SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE)
         context.set_alpn_select_callback(_select_alpn)
         context.use_certificate(leaf)
         context.use_privatekey(self._minter.key)
