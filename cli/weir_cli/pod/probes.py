@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,7 +149,7 @@ def _try_kernel() -> list[Finding]:
     except OSError as error:
         advice = "the kernel needs CONFIG_NET_NS, and a container --privileged"
         return [Finding("network and mount namespaces", present=False, found=error.strerror or "", advice=advice)]
-    return [Finding("network and mount namespaces", present=True), _veth(), *map(_kernel, _KERNEL), _ipv6()]
+    return [Finding("network and mount namespaces", present=True), _veth(), *map(_kernel, _KERNEL), _packet(), _ipv6()]
 
 
 def _kernel(feature: _Kernel) -> Finding:
@@ -161,6 +162,16 @@ def _veth() -> Finding:
     done = subprocess.run(["ip", "link", "add", "v0", "type", "veth"], capture_output=True, text=True)  # noqa: PLW1510
     advice = _ADVICE.format("CONFIG_VETH", "veth")
     return Finding("kernel: veth", done.returncode == 0, done.stderr.strip(), advice)
+
+
+def _packet() -> Finding:
+    """What sees a connection before it is accepted, so that a refused one is refused."""
+    advice = _ADVICE.format("CONFIG_PACKET", "af_packet")
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM).close()
+    except OSError as error:
+        return Finding("kernel: packet sockets", present=False, found=error.strerror or "", advice=advice)
+    return Finding("kernel: packet sockets", present=True)
 
 
 def _ipv6() -> Finding:

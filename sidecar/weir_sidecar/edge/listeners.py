@@ -42,7 +42,7 @@ class Listeners(msgspec.Struct, frozen=True):
 
 def open_listeners(config: SidecarConfig) -> Listeners:
     """Open the TCP and UDP listeners of both families, as `config.capture.mode` needs them. Raises `ListenError`."""
-    families = (socket.AF_INET, socket.AF_INET6) if _has_ipv6() else (socket.AF_INET,)
+    families = (socket.AF_INET, socket.AF_INET6) if has_ipv6() else (socket.AF_INET,)
     wanted = [(kind, family) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM) for family in families]
     opened: list[socket.socket] = []
     try:
@@ -82,7 +82,7 @@ def _redirected(connection: socket.socket) -> tuple[str, int]:
     return socket.inet_ntop(connection.family, address), port
 
 
-def _has_ipv6() -> bool:
+def has_ipv6() -> bool:
     """Whether the kernel has IPv6 at all; `disable_ipv6` leaves it the wildcard address, which is all we bind."""
     try:
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC).close()

@@ -20,6 +20,7 @@ from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, 
 from weir_sidecar.edge.context import EdgeContext, Endpoint
 from weir_sidecar.edge.dial import Dial, DialError, dial_error
 from weir_sidecar.edge.icmp import Unreachable
+from weir_sidecar.edge.listeners import has_ipv6
 from weir_sidecar.wire.syn import ADMITTED_HOPS, Syn, admitted, parse, reset
 
 _BURST = 64
@@ -48,11 +49,9 @@ class SynTap(msgspec.Struct, frozen=True):
         address, _ = program.buffer_info()
         tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program) // 8, address))
         tap.bind(("lo", _ETH_P_ALL))
-        raw = {}
-        for family in (socket.AF_INET, socket.AF_INET6):
-            kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-            raw[int(family)] = socket.socket(family, kind, socket.IPPROTO_RAW)
-        return cls(tap, raw)
+        families = (socket.AF_INET, socket.AF_INET6) if has_ipv6() else (socket.AF_INET,)
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        return cls(tap, {int(family): socket.socket(family, kind, socket.IPPROTO_RAW) for family in families})
 
     def send(self, packet: bytes, to: str) -> None:
         """Send a packet with its IP header. One that is lost is sent again by the client."""
