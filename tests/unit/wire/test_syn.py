@@ -5,19 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samples.syn_packet import OPTIONS, syn
 from weir_sidecar.wire.syn import ADMITTED_HOPS, admitted, parse, reset
-
-OPTIONS = bytes.fromhex("020405b40402080a0102030400000000" + "01030307")
-
-
-def syn(version: int, flags: int = 0x02, options: bytes = OPTIONS, sequence: int = 0x01020304) -> bytes:
-    offset = (20 + len(options)) // 4
-    tcp = struct.pack("!HHIIBBHHH", 40000, 443, sequence, 0, offset << 4, flags, 64240, 0xBEEF, 0) + options
-    if version == 4:
-        ends = socket.inet_aton("10.0.0.2") + socket.inet_aton("192.0.2.1")
-        return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 7, 0x4000, 64, 6, 0) + ends + tcp
-    ends = socket.inet_pton(socket.AF_INET6, "fd00::2") + socket.inet_pton(socket.AF_INET6, "2001:db8::1")
-    return struct.pack("!IHBB", 6 << 28, len(tcp), 6, 64) + ends + tcp
 
 
 def verifies(packet: bytes) -> bool:
