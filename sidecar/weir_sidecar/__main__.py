@@ -6,9 +6,10 @@ Started as root it takes what it needs and becomes the config's user; started as
 import argparse
 import sys
 
-# OpenSSL comes with pyOpenSSL. asyncio would import the standard library's binding to a second OpenSSL, which
-# is never used and costs every pod 5 MiB; it does without when that cannot be imported.
+# OpenSSL comes with pyOpenSSL. The standard library's bindings to a second one would be imported on the way (by asyncio and
+# hashlib), never be used, and cost every pod 8 MiB; both modules do without when they cannot be imported.
 sys.modules["ssl"] = None  # type: ignore[assignment]
+sys.modules["_hashlib"] = None  # type: ignore[assignment]
 
 from OpenSSL import crypto  # noqa: E402
 
