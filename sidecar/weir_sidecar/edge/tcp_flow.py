@@ -106,9 +106,8 @@ class TCPFlow:
             await self._serve()
         except DialError as failed:
             self._error = dial_error(failed.cause)
-            if (
-                self._verdict.reason is Reason.CLIENT_GONE
-            ):  # nothing was decided yet, and now there is nothing to decide
+            if self._verdict.reason is Reason.CLIENT_GONE:
+                # Nothing was decided yet, and now there is nothing to decide.
                 self._verdict = Verdict(Decision.PASSTHROUGH, Reason.UPSTREAM_UNAVAILABLE)
             reset_on_close(self._client)
         except OSError:
