@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable
 from socket import socket
 
 import msgspec
@@ -41,6 +42,7 @@ from weir_sidecar.edge.sockdiag import SockDiag
 from weir_sidecar.edge.syn_hold import Admitted, SynHold, SynTap
 from weir_sidecar.edge.tcp_flow import TCPFlow
 from weir_sidecar.edge.tcp_listener import TCPListeners
+from weir_sidecar.edge.tidy import Tidy, malloc_trim
 from weir_sidecar.edge.tls_client import ClientTLS
 from weir_sidecar.edge.tls_upstream import UpstreamTLS
 from weir_sidecar.edge.trust_gate import TrustGate
@@ -73,6 +75,7 @@ class _Opened(msgspec.Struct, frozen=True):
     resolver: Endpoint | None
     """Mode Redirect: whom every DNS query is taken to be for."""
     system_roots: bytes
+    trim: Callable[[], None]
 
 
 def say(text: str) -> None:
@@ -96,6 +99,7 @@ def _open(options: Options) -> _Opened:
         listeners=open_listeners(config),
         resolver=_resolver(config),
         system_roots=system_roots(system_bundles(SYSTEM_BUNDLES)),
+        trim=malloc_trim(),
     )
 
 
@@ -211,6 +215,7 @@ class Sidecar:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
+        self._tidy = Tidy(self._loop, lambda: self._tcp.open_flows, self._tcp.busiest, self._opened.trim)
         self._heartbeat.start()
         self._serving = True
 
@@ -219,6 +224,7 @@ class Sidecar:
         await self._stopped
         self._serving = False
         self._heartbeat.stop()
+        self._tidy.close()
         self._tcp.close()
         if self._hold is not None:
             self._hold.close()

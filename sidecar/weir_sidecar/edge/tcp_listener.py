@@ -39,11 +39,17 @@ class TCPListeners:
         self._hold = hold
         self._listeners: list[socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._most = 0
 
     @property
     def open_flows(self) -> int:
         """Connections that have not ended."""
         return len(self._tasks)
+
+    def busiest(self) -> int:
+        """The most connections there were at a time since this was last asked."""
+        most, self._most = self._most, len(self._tasks)
+        return most
 
     def serve(self, listener: socket) -> None:
         """Accept from `listener`, and own it."""
@@ -101,6 +107,7 @@ class TCPListeners:
             admitted = None if self._hold is None else self._hold.take(peer, destination)
             task = self._loop.create_task(self._start_flow(client, peer, destination, admitted))
             self._tasks.add(task)
+            self._most = max(self._most, len(self._tasks))
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
