@@ -46,6 +46,12 @@ def inside(namespace: str) -> Iterator[None]:
             os.setns(home.fileno(), CLONE_NEWNET)
 
 
+def sysctl(namespace: str, name: str, value: int) -> None:
+    """Set one of the namespace's own."""
+    with inside(namespace):
+        Path("/proc/sys", *name.split(".")).write_text(str(value))
+
+
 @contextmanager
 def acting_as(uid: int, gid: int = NOBODY) -> Iterator[None]:
     """A socket has the user and group that were effective when it was made."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden.ruleset_cases import CASES
-from netns.capture_lab import inside, sh
+from netns.capture_lab import inside, sh, sysctl
 from weir_sidecar.contract.config import DNS, Capture, Exclude, IDRange, PortRange, SidecarConfig
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.literals import RulesetError
@@ -146,7 +146,7 @@ def test_other_rules_and_tables_stay(namespace: str) -> None:
 
 
 def test_without_ipv6(namespace: str) -> None:
-    run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    sysctl(NAME, "net.ipv6.conf.all.disable_ipv6", 1)
     run("ip", "link", "set", "lo", "up")
     before = everything()
     capture.apply(SidecarConfig())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from netns.capture_lab import ELSEWHERE, FAR, NOBODY, POD, Pod, inside, sh
+from netns.capture_lab import ELSEWHERE, FAR, NOBODY, POD, Pod, inside, sh, sysctl
 from weir_sidecar.contract.config import (
     DNS,
     Capture,
@@ -359,7 +359,7 @@ def test_flows_that_died_with_the_proxy_are_reset(pod: Pod) -> None:
 
 def test_what_a_dead_flow_sends_much_later_is_reset_too(pod: Pod) -> None:
     # By then the kernel has forgotten the sockets that it closed for the proxy.
-    sh("ip", "netns", "exec", pod.pod, "sysctl", "-qw", "net.ipv4.tcp_fin_timeout=1")
+    sysctl(pod.pod, "net.ipv4.tcp_fin_timeout", 1)
     pod.apply(config(timeout=60))
     pod.start()
     with pod.connect(4) as client, pod.connect(6) as client6, pod.wire() as frames:
@@ -484,7 +484,7 @@ def test_bound_to_loopback_nothing_leaves(pod: Pod) -> None:
 def test_an_answer_that_comes_late_keeps_the_flow_captured(pod: Pod) -> None:
     pod.apply(config())
     pod.start()
-    sh("ip", "netns", "exec", pod.pod, "sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=1")
+    sysctl(pod.pod, "net.netfilter.nf_conntrack_udp_timeout", 1)
     for version in BOTH:
         with pod.new_socket(version, socket.SOCK_DGRAM) as client, pod.wire() as frames:
             client.connect((FAR[version], 123))
@@ -607,7 +607,7 @@ def test_closed_a_stalled_proxy_is_waited_for(pod: Pod) -> None:
 
 
 def test_closed_forwards_nothing(pod: Pod) -> None:
-    sh("ip", "netns", "exec", pod.pod, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    sysctl(pod.pod, "net.ipv4.ip_forward", 1)
     sh("ip", "-n", pod.far, "route", "add", "10.79.0.1/32", "via", POD[4])
     pod.apply(config(closed=True))
     with pod.wire() as frames, inside(pod.far), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -646,10 +646,10 @@ def test_redirect_loses_one_connection_and_opens(pod: Pod) -> None:
 # Where it runs.
 
 
-@pytest.mark.parametrize("value", ["0", "1", "2"])
-def test_reverse_path_filters_do_not_matter(pod: Pod, value: str) -> None:
+@pytest.mark.parametrize("value", [0, 1, 2])
+def test_reverse_path_filters_do_not_matter(pod: Pod, value: int) -> None:
     for name in ("all", "default", "lo", "eth0"):
-        sh("ip", "netns", "exec", pod.pod, "sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter={value}")
+        sysctl(pod.pod, f"net.ipv4.conf.{name}.rp_filter", value)
     pod.apply(config())
     pod.start()
     assert pod.tcp(4) == proxied(4, 80)
@@ -662,7 +662,7 @@ def test_reverse_path_filters_do_not_matter(pod: Pod, value: str) -> None:
 def test_reflected_marks_do_not_matter(pod: Pod) -> None:
     names = ("net.ipv4.tcp_fwmark_accept", "net.ipv4.fwmark_reflect", "net.ipv6.fwmark_reflect")
     for name in (*names, "net.ipv4.conf.all.src_valid_mark"):
-        sh("ip", "netns", "exec", pod.pod, "sysctl", "-qw", f"{name}=1")
+        sysctl(pod.pod, name, 1)
     pod.apply(config())
     pod.start()
     for version in BOTH:
@@ -676,7 +676,7 @@ def test_reflected_marks_do_not_matter(pod: Pod) -> None:
 
 
 def test_without_ipv6(pod: Pod) -> None:
-    sh("ip", "netns", "exec", pod.pod, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    sysctl(pod.pod, "net.ipv6.conf.all.disable_ipv6", 1)
     pod.apply(config())
     pod.start()
     assert pod.tcp(4) == proxied(4, 80)
