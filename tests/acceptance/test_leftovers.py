@@ -43,6 +43,8 @@ class Weir:
         self.name = f"left-{os.getpid()}-{next(_number)}"
         self._machine = machine
         argv = [str(WEIR), "run", "--quiet", "--name", self.name, "--", sys.executable, "-c", script, self.name]
+        # A shell's background jobs, and all below them, ignore SIGINT.
+        argv = ["env", "--default-signal=INT", *argv]
         self.process = subprocess.Popen(
             machine.inside(*argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
