@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 from lab.pki import PKI, TRUST_STORE_PASSWORD
@@ -121,10 +122,11 @@ def _git(host: str, own: PKI | None, scratch: Path) -> Command:
 
 def _pip(host: str, own: PKI | None, scratch: Path) -> Command:
     target = scratch / f"wheel-{host}"
-    # pip is requests inside, where REQUESTS_CA_BUNDLE wins over the session's own setting; since 24.2 it trusts the
-    # system's roots besides, which it finds as OpenSSL does.
-    file = str(own.ca_file) if own else ""
-    trust = {"PIP_CERT": file, "REQUESTS_CA_BUNDLE": file, **_openssl_trust(own)} if own else {}
+    # pip is requests inside, where REQUESTS_CA_BUNDLE wins over the session's own setting.
+    trust = {"PIP_CERT": str(own.ca_file), "REQUESTS_CA_BUNDLE": str(own.ca_file)} if own else {}
+    if own and tuple(map(int, version("pip").split(".")[:2])) >= (24, 2):
+        # Since then it trusts certifi's roots besides, and in Debian these are the system's.
+        trust["PIP_USE_DEPRECATED"] = "legacy-certs"
     script = (
         'rm -rf "$3"; "$1" -m pip download -q --no-deps --no-cache-dir --retries 0 --timeout 8 '
         '--index-url "$2" -d "$3" weir-lab-package && cat "$3"/*.whl | sha256sum'
