@@ -83,7 +83,7 @@ class Network:
         subprocess.run(["ip", "netns", "exec", self.net, "nft", rules], check=True)
         # `ip netns exec` mounts this over /etc/resolv.conf.
         etc = _ETC / self.machine
-        etc.mkdir(parents=True)
+        etc.mkdir(parents=True, exist_ok=True)  # a killed run with this pid may have left one, on another boot
         (etc / "resolv.conf").write_text(f"nameserver {DNS_ADDRESS}\n")
 
     def _remove(self) -> None:
