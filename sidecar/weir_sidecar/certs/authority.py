@@ -3,6 +3,8 @@
 import datetime as dt
 import hashlib
 
+# Signing would import it late: after the drop of privileges, when this may be where only root can read.
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -28,6 +28,9 @@ end at the proxy, and NAT on the way forgets silent connections."""
 _FLOW_ERROR = {
     errno.ECONNREFUSED: FlowError.UPSTREAM_REFUSED,
     errno.ETIMEDOUT: FlowError.UPSTREAM_TIMED_OUT,
+    # It did accept, and was gone again before we looked.
+    errno.ECONNRESET: FlowError.UPSTREAM_RESET,
+    errno.EPIPE: FlowError.UPSTREAM_RESET,
     # Ours, and not the upstream's: descriptors, memory or ports have run out.
     **dict.fromkeys(
         (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL), FlowError.OVERLOADED

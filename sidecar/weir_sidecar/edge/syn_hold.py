@@ -27,6 +27,9 @@ _BURST = 64
 _SWEEP = 5.0
 """Seconds between looks for clients that have gone away while they were held."""
 
+_ANSWERED = frozenset({errno.ECONNRESET, errno.EPIPE})
+"""Errors of an upstream that did accept, and was gone again before we looked."""
+
 _ETH_P_ALL = 3
 _SOL_PACKET = 263
 _PACKET_IGNORE_OUTGOING = 23
@@ -210,6 +213,11 @@ class SynHold:
             dial.check()
         except DialError as failed:
             dial.sock.close()
+            if failed.cause.errno in _ANSWERED:
+                # Let in without an upstream: the flow connects anew, and ends as it finds it then.
+                del self._held[held.syn.client, held.syn.destination]
+                self._admit(held.syn)
+                return
             held.dial = None
             self._fail(held, failed.cause)
             return

@@ -1,4 +1,6 @@
 import datetime as dt
+import subprocess
+import sys
 
 import pytest
 from cryptography import x509
@@ -65,3 +67,21 @@ def test_refuses_a_key_on_another_curve(authority: Authority) -> None:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with pytest.raises(ValueError, match="do not belong together"):
         Authority.load(pem, authority.certificate_pem())
+
+
+def test_the_sidecar_makes_one_without_importing_anything_late() -> None:
+    """After the drop of privileges its code may be where only root can read: a checkout in /root is."""
+    script = """if True:
+        import datetime, sys
+        from weir_sidecar import __main__
+        from weir_sidecar.certs.authority import Authority
+
+        def refuse(event, arguments):
+            if event == "import":
+                raise ImportError(arguments[0])
+
+        sys.addaudithook(refuse)
+        made = Authority.create(datetime.datetime.now(datetime.UTC))
+        Authority.load(made.key_pem(), made.certificate_pem())
+    """
+    subprocess.run([sys.executable, "-c", script], check=True)

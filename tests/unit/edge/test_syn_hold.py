@@ -153,6 +153,22 @@ def test_what_is_in_the_way_is_told_by_icmp(monkeypatch):
     asyncio.run(main())
 
 
+def test_an_upstream_that_accepts_and_resets_at_once_lets_the_client_in_to_find_out():
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as server, bench() as it:
+            destination = server.getsockname()
+            it.comes(destination)
+            it.hold._readable()  # it dials; the loop looks after the reset has come
+            accepted, _ = server.accept()
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()
+            await until(lambda: it.admitted)
+            assert it.take(destination) is None
+            assert (it.surroundings.records, it.told.sent) == ([], [])
+
+    asyncio.run(main())
+
+
 def test_want_of_descriptors_is_not_told_and_the_next_syn_tries_again(monkeypatch, upstream):
     async def main():
         with bench() as it:
