@@ -31,6 +31,7 @@ PRIVATE_CA = {
     "cert_notAfter": "the same",
     "cert_revocation": "nobody asks a CA of one pod for revocation; its leaves end with it",
     "cert_chain_of_trust": "the CA is trusted by this pod alone",
+    "sessionresumption_ticket": "OpenSSL's client may end before a TLS 1.3 ticket reaches it, and has none to try then",
 }
 """Findings about a private CA and its short-lived leaves, which are not about the strength of the connection."""
 
@@ -55,9 +56,10 @@ def scan(weir_lab: Lab) -> Scan:
     # A scanner ends most handshakes in the middle; it is not to be taken for a client that distrusts the CA.
     policy = Policy(root=weir_lab.pki.ca_file, trust={"failOpen": {"enabled": False}})
     done = weir_lab.run_weir(argv, policy)
-    assert done.status == 0, done.stdout + done.stderr
-    findings = json.loads(out.read_text())
-    return Scan({found["id"]: found for found in findings}, [r for r in done.records if r["protocol"] == "tls"])
+    findings = {found["id"]: found for found in json.loads(out.read_text())}
+    # Its status counts what it could not test; that it came to its end, it says last.
+    assert "scanTime" in findings, done.stdout + done.stderr
+    return Scan(findings, [r for r in done.records if r["protocol"] == "tls"])
 
 
 def test_it_is_weir_that_was_scanned(scan: Scan, note: list[str]) -> None:
