@@ -60,18 +60,6 @@ class _Rule(msgspec.Struct, frozen=True):
             and (not self.networks or _inside(address, self.networks))
         )
 
-    def may_match(self, address: _Address, port: int, uid: int | None) -> bool:
-        """Whether the rule matches for some name, protocol and JA4."""
-        return (
-            (not self.ports or _within(port, self.ports))
-            and (not self.networks or _inside(address, self.networks))
-            and (not self.uids or uid is None or _within(uid, self.uids))
-        )
-
-    def must_match(self, uid: int | None) -> bool:
-        """Whether the rule, if it may match, matches for every name, protocol and JA4."""
-        return not (self.has_hosts or self.protocols or self.ja4 or (self.uids and uid is None))
-
 
 class Policy:
     """The rules of a config, compiled once. Raises `ConfigError` for a CIDR or protocol that cannot be read."""

@@ -14,8 +14,7 @@ MAX_NAME = 255
 EDNS_UDP_SIZE = 1232
 """What we say we take in an OPT record of our own: the size of the DNS flag day, which needs no fragments."""
 
-A, NS, CNAME, SOA, AAAA, OPT, SVCB, HTTPS, IXFR, AXFR, ANY = 1, 2, 5, 6, 28, 41, 64, 65, 251, 252, 255
-CLASS_IN = 1
+A, CNAME, SOA, AAAA, OPT, SVCB, HTTPS, IXFR, AXFR, ANY = 1, 5, 6, 28, 41, 64, 65, 251, 252, 255
 
 NOERROR, NXDOMAIN, REFUSED = 0, 3, 5
 
