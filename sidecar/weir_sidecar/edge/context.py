@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from weir_sidecar.contract.config import SidecarConfig
-from weir_sidecar.contract.flow import Decision, FlowRecord, Protocol
+from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 
@@ -48,6 +48,41 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
             uid=uid,
         )
         return self.decide(facts).decision is not Decision.DENY
+
+    def record_unserved(  # noqa: PLR0913  (a record of a connection needs its ends, its client, and what became of it)
+        self,
+        client: Endpoint,
+        destination: Endpoint,
+        uid: int | None,
+        decision: Decision,
+        reason: Reason,
+        *,
+        host: str | None = None,
+        error: FlowError | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        """Record a TCP connection that ended before anything of it was read."""
+        self.record(
+            FlowRecord(
+                time=self.wall(),
+                id=self.new_id(),
+                client=Client(uid, address=client[0]),
+                protocol=Protocol.TCP,
+                host=host,
+                sni=None,
+                address=destination[0],
+                port=destination[1],
+                alpn=None,
+                decision=decision,
+                reason=reason,
+                rule=None,
+                tls=None,
+                bytes_up=0,
+                bytes_down=0,
+                duration_ms=round(seconds * 1000, 3),
+                error=error,
+            )
+        )
 
     def adopt(self, config: SidecarConfig, decide: Callable[[FlowFacts], Verdict]) -> None:
         """Go on with another config and its decisions; flows that were decided before stay as they were decided."""

@@ -16,7 +16,7 @@ from array import array
 import msgspec
 
 from weir_sidecar.contract.config import Marks
-from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason
+from weir_sidecar.contract.flow import Decision, FlowError, Reason
 from weir_sidecar.edge.context import EdgeContext, Endpoint
 from weir_sidecar.edge.dial import Dial, DialError, dial_error
 from weir_sidecar.edge.icmp import Unreachable
@@ -31,8 +31,6 @@ _ANSWERED = frozenset({errno.ECONNRESET, errno.EPIPE})
 """Errors of an upstream that did accept, and was gone again before we looked."""
 
 _ETH_P_ALL = 3
-_SOL_PACKET = 263
-_PACKET_IGNORE_OUTGOING = 23
 _SO_ATTACH_FILTER = 26
 _SNAP_BYTES = 2048
 _DNS_PORT = 53
@@ -181,7 +179,8 @@ class SynHold:
                 self._admit(syn)  # the first one was lost
             return
         if held is not None:
-            self._let_go(held)  # the client gave up, and tries again from the same port
+            # The client gave up, and tries again from the same port: what was held for it must not be taken for the new.
+            self._let_go(self._held.pop((syn.client, syn.destination)))
         config = context.config
         is_dns = syn.destination[1] == _DNS_PORT and config.capture.dns.capture
         if is_dns or len(self._held) >= config.limits.flows:
@@ -256,26 +255,15 @@ class SynHold:
             held.dial.sock.close()
 
     def _record(self, held: _Held, error: FlowError) -> None:
-        context = self._context
-        address, port = held.syn.destination
-        context.record(
-            FlowRecord(
-                time=context.wall(),
-                id=context.new_id(),
-                client=Client(uid=held.uid, address=held.syn.client[0]),
-                protocol=Protocol.TCP,
-                host=context.names.name_of(address, context.now()),
-                sni=None,
-                address=address,
-                port=port,
-                alpn=None,
-                decision=Decision.PASSTHROUGH,
-                reason=Reason.UPSTREAM_UNAVAILABLE,
-                rule=None,
-                tls=None,
-                bytes_up=0,
-                bytes_down=0,
-                duration_ms=round((context.now() - held.since) * 1000, 3),
-                error=error,
-            )
+        context, syn = self._context, held.syn
+        now = context.now()
+        context.record_unserved(
+            syn.client,
+            syn.destination,
+            held.uid,
+            Decision.PASSTHROUGH,
+            Reason.UPSTREAM_UNAVAILABLE,
+            host=context.names.name_of(syn.destination[0], now),
+            error=error,
+            seconds=now - held.since,
         )

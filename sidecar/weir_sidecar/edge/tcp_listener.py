@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from socket import IPPROTO_TCP, socket
 
-from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason
+from weir_sidecar.contract.flow import Decision, Reason
 from weir_sidecar.edge.context import EdgeContext, Endpoint
 from weir_sidecar.edge.dns_stream import DNSStreams
 from weir_sidecar.edge.listeners import original_destination
@@ -125,23 +125,4 @@ class TCPListeners:
         uid = context.uid_of(peer, destination, IPPROTO_TCP)
         reset_on_close(client)
         client.close()
-        context.record(
-            FlowRecord(
-                time=context.wall(),
-                id=context.new_id(),
-                client=Client(uid, address=peer[0]),
-                protocol=Protocol.TCP,
-                host=None,
-                sni=None,
-                address=destination[0],
-                port=destination[1],
-                alpn=None,
-                decision=Decision.DENY,
-                reason=reason,
-                rule=None,
-                tls=None,
-                bytes_up=0,
-                bytes_down=0,
-                duration_ms=0.0,
-            )
-        )
+        context.record_unserved(peer, destination, uid, Decision.DENY, reason)

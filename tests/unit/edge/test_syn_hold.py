@@ -235,3 +235,16 @@ def test_a_client_that_went_away_is_given_up(upstream, monkeypatch):
             assert it.take(upstream) is None
 
     asyncio.run(main())
+
+
+def test_what_was_held_is_not_taken_for_the_next_attempt_from_the_same_port(upstream):
+    async def main():
+        with bench() as it:
+            it.comes(upstream)
+            await until(lambda: it.admitted)
+            it.surroundings.context.decide = lambda _: Verdict(Decision.DENY, Reason.RULE)
+            it.comes(upstream, sequence=2)  # let in to be heard, and its upstream is not the closed one
+            await until(lambda: len(it.admitted) == 2)
+            assert it.take(upstream) is None
+
+    asyncio.run(main())
