@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from weir_sidecar.contract.flow import FlowError
+from weir_sidecar.wire.checksum import internet_checksum
 
 type Sockaddr = tuple[str, int] | tuple[str, int, int, int]
 """An address as the socket module writes it: (address, port), for IPv6 with flow label and scope."""
@@ -106,7 +107,7 @@ def unreachable(family: socket.AddressFamily, code: int, quoted: bytes) -> bytes
     message = struct.pack("!BBHI", _TYPES[family], code, 0, 0) + quoted
     if family == socket.AF_INET6:
         return message
-    return message[:2] + _checksum(message).to_bytes(2) + message[4:]
+    return message[:2] + internet_checksum(message).to_bytes(2) + message[4:]
 
 
 def _quote(client: Sockaddr, destination: Sockaddr, datagram: bytes) -> bytes:
@@ -117,16 +118,7 @@ def _quote(client: Sockaddr, destination: Sockaddr, datagram: bytes) -> bytes:
     if family == socket.AF_INET6:
         return struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_UDP, 64) + source + target + udp
     ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0, 64, socket.IPPROTO_UDP, 0) + source + target
-    return ip[:10] + _checksum(ip).to_bytes(2) + ip[12:] + udp
-
-
-def _checksum(data: bytes) -> int:
-    """RFC 1071."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total >> 16) + (total & 0xFFFF)
-    return ~(total + (total >> 16)) & 0xFFFF
+    return ip[:10] + internet_checksum(ip).to_bytes(2) + ip[12:] + udp
 
 
 def connected(destination: Sockaddr) -> socket.socket:

@@ -13,7 +13,7 @@ from weir_sidecar.contract.flow import FlowError, Reason, TLSFacts
 from weir_sidecar.core.tls_outcome import ClientEnd
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.client_watch import ClientWatch
-from weir_sidecar.edge.relay import RelayEnd, Side, reset_on_close
+from weir_sidecar.edge.relay import RelayEnd, Side, reset_error, reset_on_close
 from weir_sidecar.edge.relay_tls import TLSWay
 from weir_sidecar.edge.tls_client import ClientTLS, alert_for
 from weir_sidecar.edge.tls_session import End, Session, SessionEndedError, Step
@@ -222,6 +222,5 @@ def _relay_error(end: RelayEnd, *, proven: bool) -> FlowError | None:
         return None
     if not proven and end.first is Side.CLIENT:
         return FlowError.CLIENT_TLS_FAILED
-    if end.end is End.RESET:
-        return FlowError.CLIENT_RESET if end.first is Side.CLIENT else FlowError.UPSTREAM_RESET
-    return FlowError.CLIENT_TLS_FAILED if end.first is Side.CLIENT else FlowError.UPSTREAM_TLS_FAILED
+    broken = FlowError.CLIENT_TLS_FAILED if end.first is Side.CLIENT else FlowError.UPSTREAM_TLS_FAILED
+    return reset_error(end) or broken

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from weir_sidecar.contract.flow import FlowError
 from weir_sidecar.edge.tls_session import End
 
 _LINGER_RESET = struct.pack("ii", 1, 0)
@@ -23,6 +24,11 @@ class Side(StrEnum):
 
     CLIENT = "client"
     UPSTREAM = "upstream"
+
+    @property
+    def other(self) -> "Side":
+        """The end across."""
+        return Side.UPSTREAM if self is Side.CLIENT else Side.CLIENT
 
 
 class RelayEnd(msgspec.Struct, frozen=True):
@@ -104,6 +110,13 @@ class Relay:
         self._upstream.close()
         side, end = self._first or (Side.UPSTREAM, End.RESET)
         self._on_end(RelayEnd(up.total, down.total, side, end))
+
+
+def reset_error(end: RelayEnd) -> FlowError | None:
+    """The error of a relay whose first end was a reset."""
+    if end.end is not End.RESET:
+        return None
+    return FlowError.CLIENT_RESET if end.first is Side.CLIENT else FlowError.UPSTREAM_RESET
 
 
 def reset_on_close(sock: socket) -> None:

@@ -82,7 +82,7 @@ class RawWay:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._relay.failed(self._sink_side(), End.RESET)
+            self._relay.failed(self.source_side.other, End.RESET)
             return
         self.total += sent
         if sent < len(data):
@@ -138,7 +138,7 @@ class RawWay:
         except BlockingIOError:
             return False
         except OSError:
-            self._relay.failed(self._sink_side(), End.RESET)
+            self._relay.failed(self.source_side.other, End.RESET)
         return True
 
     def _unclog(self) -> None:
@@ -151,12 +151,9 @@ class RawWay:
         try:
             self._sink.shutdown(SHUT_WR)
         except OSError:
-            self._relay.failed(self._sink_side(), End.RESET)
+            self._relay.failed(self.source_side.other, End.RESET)
             return
         self._relay.source_ended(self, End.FIN)
-
-    def _sink_side(self) -> Side:
-        return Side.UPSTREAM if self.source_side is Side.CLIENT else Side.CLIENT
 
 
 def _widen(pipe: int) -> None:

@@ -99,7 +99,7 @@ class TLSWay:
             self._try_again(self._drain)
             return False
         except SSL.Error as error:
-            self._relay.failed(self._sink_side(), self._sink.ended(error).end)
+            self._relay.failed(self.source_side.other, self._sink.ended(error).end)
             return False
         return True
 
@@ -136,6 +136,3 @@ class TLSWay:
         self._loop.remove_writer(self._sink_fd)
         self._sink.half_close()
         self._relay.source_ended(self, End.CLOSE_NOTIFY)
-
-    def _sink_side(self) -> Side:
-        return Side.UPSTREAM if self.source_side is Side.CLIENT else Side.CLIENT

@@ -13,12 +13,11 @@ from weir_sidecar.edge import relay
 from weir_sidecar.edge.context import EdgeContext, Endpoint
 from weir_sidecar.edge.dial import Dial, DialError, dial_error
 from weir_sidecar.edge.interception import Interception, Interceptor, Subject, Unsuitable
-from weir_sidecar.edge.relay import RelayEnd, Side, reset_on_close
+from weir_sidecar.edge.relay import Side, reset_error, reset_on_close
 from weir_sidecar.edge.relay_raw import RawWay
 from weir_sidecar.edge.syn_hold import Admitted
 from weir_sidecar.edge.tcp_peek import Opening, Peeked, Peeker
 from weir_sidecar.edge.tls_client import ACCESS_DENIED, alert_record
-from weir_sidecar.edge.tls_session import End
 from weir_sidecar.edge.trust_gate import TrustGate
 from weir_sidecar.edge.waiting import Readers
 from weir_sidecar.wire.clienthello import ClientHello
@@ -289,10 +288,3 @@ class TCPFlow:
             error=self._error,
             address_from_dns=self._from_dns,
         )
-
-
-def reset_error(end: RelayEnd) -> FlowError | None:
-    """The error of a relay whose first end was a reset."""
-    if end.end is not End.RESET:
-        return None
-    return FlowError.CLIENT_RESET if end.first is Side.CLIENT else FlowError.UPSTREAM_RESET

@@ -9,6 +9,8 @@ from ipaddress import IPv6Address
 
 import msgspec
 
+from weir_sidecar.wire.checksum import internet_checksum
+
 ADMITTED_HOPS = 255
 """TTL or hop limit of a SYN that is sent again. A rule of capture holds all others."""
 
@@ -77,14 +79,4 @@ def _with_checksum(ip: bytes, tcp: bytes) -> bytes:
     source, destination = _addresses(ip)
     pseudo = source + destination + struct.pack("!HH", _TCP, len(tcp))
     blank = tcp[:16] + b"\0\0" + tcp[18:]
-    return ip + blank[:16] + struct.pack("!H", _checksum(pseudo + blank)) + blank[18:]
-
-
-def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return ip + blank[:16] + struct.pack("!H", internet_checksum(pseudo + blank)) + blank[18:]
