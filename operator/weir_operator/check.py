@@ -61,16 +61,14 @@ def _trust_problems(trust: Loaded[TrustPolicy]) -> Iterator[Problem]:
 
 
 def _root_problems(trust: Loaded[TrustPolicy], path: str, root: Root) -> Iterator[Problem]:
-    given = [name for name, ref in (("configMap", root.config_map), ("secret", root.secret)) if ref is not None]
-    if len(given) + (root.file is not None) != 1:
-        yield trust.problem(path, "allowed: exactly one of file, configMap, secret")
-    elif given:
-        yield trust.problem(f"{path}.{given[0]}", "only a cluster has it; allowed on one machine: file")
+    if sum(given is not None for given in (root.file, root.pem, root.config_map)) != 1:
+        yield trust.problem(path, "allowed: exactly one of file, pem, configMap")
+    elif root.config_map is not None:
+        yield trust.problem(f"{path}.configMap", "only a cluster has it; allowed on one machine: file, pem")
 
 
 def _interception_notices(policy: Loaded[InterceptionPolicy]) -> Iterator[Problem]:
     spec = policy.document.spec
-    ref = spec.trust_policy_ref
     yield from _ignored(
         policy,
         {
@@ -78,11 +76,6 @@ def _interception_notices(policy: Loaded[InterceptionPolicy]) -> Iterator[Proble
             "spec.namespaceSelector": (
                 spec.namespace_selector is not None,
                 "the policy applies to the command that is run",
-            ),
-            "spec.logging": (spec.logging is not None, "every flow is recorded"),
-            "spec.trustPolicyRef.namespace": (
-                ref is not None and ref.namespace is not None,
-                "one machine has no namespaces",
             ),
         },
     )

@@ -17,14 +17,28 @@ from weir_sidecar.contract import config
 type Roots = Mapping[tuple[str, str], str]
 """PEM text by policy file and `roots[].file` as written in it."""
 
+ROOTS_DIR = "/run/weir/roots"
+"""Where a pod's sidecar finds the ConfigMaps that `roots[].configMap` names, a directory each."""
+
+AUTHORITY_DIR = "/run/weir/ca"
+"""Where it finds the Secret that `ca.secretRef` names."""
+
 
 class Injection(msgspec.Struct, frozen=True):
-    """How the application is made to trust the CA: the part of a trust policy that is not the sidecar's."""
+    """How the pod is made to trust the CA: the part of a trust policy that is not the sidecar's.
+
+    `containers` None: all. `override`: set a variable also where the container sets it itself. `secret` is the CA's,
+    `config_maps` are those with roots; both are in the pod's namespace, and mounted into the sidecar.
+    """
 
     environment: bool = True
     system_stores: bool = True
     java: bool = True
     nss: bool = True
+    override: bool = False
+    containers: tuple[str, ...] | None = None
+    secret: str | None = None
+    config_maps: tuple[str, ...] = ()
 
 
 def compile_policies(policies: Arranged, roots: Roots) -> config.SidecarConfig:
@@ -40,8 +54,14 @@ def compile_policies(policies: Arranged, roots: Roots) -> config.SidecarConfig:
 
 def compile_injection(policies: Arranged) -> Injection:
     """What these policies ask for in the application's own file system and environment."""
-    parts = [one.document.spec.injection for one in policies.trust]
-    return _overlay(Injection(), parts, "environment", "system_stores", "java", "nss")
+    specs = [one.document.spec for one in policies.trust]
+    injection = _overlay(
+        Injection(),
+        [spec.injection for spec in specs],
+        *("environment", "system_stores", "java", "nss", "override", "containers"),
+    )
+    maps = (root.config_map.name for root in _roots(policies.trust) if root.config_map is not None)
+    return replace(injection, secret=_secret(specs), config_maps=tuple(dict.fromkeys(maps)))
 
 
 def _capture(parts: Sequence[models.Capture]) -> config.Capture:
@@ -62,6 +82,7 @@ def _trust(policies: Sequence[Loaded[models.TrustPolicy]], roots: Roots) -> conf
     never = (host for spec in specs for host in spec.never_intercept)
     return replace(
         _overlay(config.Trust(), [spec.ca for spec in specs], "leaf_lifetime"),
+        authority_dir=None if _secret(specs) is None else AUTHORITY_DIR,
         never_intercept=tuple(dict.fromkeys(never)),
         upstream=_upstream(policies, roots),
         fail_open=replace(fail_open, max_ttl=max(fail_open.ttl, fail_open.max_ttl)),
@@ -70,14 +91,32 @@ def _trust(policies: Sequence[Loaded[models.TrustPolicy]], roots: Roots) -> conf
 
 def _upstream(policies: Sequence[Loaded[models.TrustPolicy]], roots: Roots) -> config.Upstream:
     parts = [one.document.spec.upstream for one in policies]
-    rooted = next((one for one in policies if one.document.spec.upstream.roots is not None), None)
-    files = [root.file for root in rooted.document.spec.upstream.roots or () if root.file] if rooted else []
+    rooted = _rooted(policies)
+    given = _roots(policies)
+    pem = (roots[rooted.file, root.file] if root.file else root.pem for root in given) if rooted else ()
     upstream = _overlay(config.Upstream(), parts, "system_roots", "min_tls_version", "on_invalid_certificate")
     return replace(
         upstream,
         min_tls_version=str(upstream.min_tls_version),
-        roots_pem=tuple(roots[rooted.file, file] for file in files) if rooted else (),
+        roots_pem=tuple(text for text in pem if text is not None),
+        roots_files=tuple(f"{ROOTS_DIR}/{ref.name}/{ref.key}" for ref in (root.config_map for root in given) if ref),
     )
+
+
+def _rooted(policies: Sequence[Loaded[models.TrustPolicy]]) -> Loaded[models.TrustPolicy] | None:
+    """The policy whose `roots` count: the first that gives any."""
+    return next((one for one in policies if one.document.spec.upstream.roots is not None), None)
+
+
+def _roots(policies: Sequence[Loaded[models.TrustPolicy]]) -> tuple[models.Root, ...]:
+    rooted = _rooted(policies)
+    return () if rooted is None else rooted.document.spec.upstream.roots or ()
+
+
+def _secret(specs: Iterable[models.TrustSpec]) -> str | None:
+    """The Secret that holds the CA; None: the pod makes one. The first policy that gives a source decides."""
+    ca = next((spec.ca for spec in specs if spec.ca.source is not None), models.CA())
+    return ca.secret_ref.name if ca.source is models.CASource.SECRET and ca.secret_ref else None
 
 
 def _rules(policy: models.InterceptionPolicy) -> Iterator[config.Rule]:

@@ -51,11 +51,10 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
 
 
 class CASource(StrEnum):
-    """Where the CA comes from. Pod: made in the pod, its key never leaves it."""
+    """Where the CA comes from. Pod: made in the pod, its key never leaves it. Secret: `secretRef`, in the pod's namespace."""
 
     POD = "Pod"
     SECRET = "Secret"  # noqa: S105 - the name of a kind
-    ISSUER = "Issuer"
 
 
 class KeyAlgorithm(StrEnum):
@@ -161,7 +160,6 @@ class TrustPolicyRef(_Model, frozen=True):
 
     name: Name
     kind: TrustPolicyKind = TrustPolicyKind.TRUST_POLICY
-    namespace: Name | None = None
 
 
 class InterceptionSpec(_Model, frozen=True):
@@ -177,14 +175,20 @@ class InterceptionSpec(_Model, frozen=True):
     priority: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 1000
     """Lower comes first."""
     rules: tuple[Rule, ...] = ()
-    logging: dict[str, Any] | None = None
     trust_policy_ref: TrustPolicyRef | None = None
+
+
+class SecretRef(_Model, frozen=True):
+    """A Secret in the pod's namespace."""
+
+    name: Name
 
 
 class CA(_Model, frozen=True):
     """The CA that signs the leaves."""
 
     source: CASource | None = None
+    secret_ref: SecretRef | None = None
     key_algorithm: KeyAlgorithm | None = None
     leaf_lifetime: Duration | None = None
 
@@ -196,11 +200,12 @@ class Injection(_Model, frozen=True):
     system_stores: bool | None = None
     java: bool | None = None
     nss: bool | None = None
+    override: bool | None = None
     containers: NotEmpty[Name] | None = None
 
 
 class KeyRef(_Model, frozen=True):
-    """One key of a ConfigMap or Secret."""
+    """One key of a ConfigMap in the pod's namespace."""
 
     name: Name
     key: str
@@ -210,8 +215,8 @@ class Root(_Model, frozen=True):
     """PEM certificates to trust: exactly one of the three."""
 
     file: str | None = None
+    pem: str | None = None
     config_map: KeyRef | None = None
-    secret: KeyRef | None = None
 
 
 class Upstream(_Model, frozen=True):
@@ -260,6 +265,47 @@ class TrustPolicy(_Model, frozen=True):
     kind: str
     metadata: Metadata
     spec: TrustSpec
+    status: Any = None
+
+
+class ExceptionDecision(StrEnum):
+    """A person's word on a TrustException. Auto: what is seen decides."""
+
+    AUTO = "Auto"
+    INTERCEPT = "Intercept"
+    PASSTHROUGH = "Passthrough"
+
+
+class WorkloadRef(_Model, frozen=True):
+    """What pods belong to: a Deployment, StatefulSet, Job… of the same namespace, or a Pod that belongs to nothing."""
+
+    kind: str
+    name: Name
+
+
+class ExceptionApp(_Model, frozen=True):
+    """Which client: what is not given is any."""
+
+    uid: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] | None = None
+    ja4: JA4 | None = None
+
+
+class TrustExceptionSpec(_Model, frozen=True):
+    """The spec of a TrustException. Without `workload` it is about every pod of the namespace; host `*` is every host."""
+
+    host: Host
+    workload: WorkloadRef | None = None
+    app: ExceptionApp = ExceptionApp()
+    decision: ExceptionDecision = ExceptionDecision.AUTO
+
+
+class TrustException(_Model, frozen=True):
+    """One learned or given (host, app)."""
+
+    api_version: str
+    kind: str
+    metadata: Metadata
+    spec: TrustExceptionSpec
     status: Any = None
 
 

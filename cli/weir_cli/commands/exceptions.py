@@ -16,9 +16,10 @@ import msgspec
 from weir_cli.control import Control, ControlError, state_directory
 from weir_cli.text import printable, table
 from weir_sidecar.contract.config import FailOpen
+from weir_sidecar.contract.trust import Word
 from weir_sidecar.core import trust_dump
 from weir_sidecar.core.trust_cache import TrustCache
-from weir_sidecar.core.trust_change import TrustChange, Word
+from weir_sidecar.core.trust_change import TrustChange
 from weir_sidecar.core.trust_dump import TrustDumpError
 from weir_sidecar.core.trust_entry import ANY_HOST, Entry
 from weir_sidecar.edge import trust_file

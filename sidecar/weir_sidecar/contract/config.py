@@ -160,10 +160,12 @@ class Ports(_Value, frozen=True):
     udp: Port = 15801
     admin: Port = 15802
     heartbeat: Port = 15803
+    probe: Port | None = None
+    """Where the pod's address answers /healthz, /readyz and /metrics, for the kubelet and Prometheus; None: nowhere."""
 
     def __post_init__(self) -> None:
-        if self.tcp == self.admin or self.udp == self.heartbeat:
-            raise ValueError("tcp and admin, and udp and heartbeat, are different ports")
+        if len({self.tcp, self.admin, self.probe}) < 3 or self.udp == self.heartbeat:
+            raise ValueError("tcp, admin and probe are different ports, and so are udp and heartbeat")
 
 
 class Heartbeat(_Value, frozen=True):
@@ -234,6 +236,8 @@ class Upstream(_Value, frozen=True):
 
     roots_pem: tuple[str, ...] = ()
     """PEM bundles to trust in addition to, or with `system_roots=False` instead of, the system's."""
+    roots_files: tuple[str, ...] = ()
+    """Files of PEM bundles, mounted into the sidecar, that count as `roots_pem`. One that is missing holds nothing."""
     system_roots: bool = True
     min_tls_version: Literal["1.2", "1.3"] = "1.2"
     on_invalid_certificate: OnInvalidCertificate = OnInvalidCertificate.REJECT
@@ -253,6 +257,9 @@ class FailOpen(_Value, frozen=True):
 class Trust(_Value, frozen=True):
     """The CA and who trusts whom."""
 
+    authority_dir: str | None = None
+    """Directory with the CA to use: tls.crt, tls.key, and ca.crt with all CAs to be trusted (kubernetes.io/tls Secret).
+    None: the pod makes its own."""
     leaf_lifetime: Annotated[float, msgspec.Meta(ge=60)] = 86400.0
     never_intercept: tuple[str, ...] = ()
     """Host patterns that are always passed through, whatever a rule says short of Deny."""
@@ -271,11 +278,22 @@ class Limits(_Value, frozen=True):
     flows: Annotated[int, msgspec.Meta(ge=1)] = 16384
 
 
+class Stream(_Value, frozen=True):
+    """Where newer configs come from and events go to: the control plane's config stream (`contract.stream`)."""
+
+    server: str
+    """HOST:PORT; HOST is also the name that the server's certificate must have."""
+    authorities_pem: str
+    """The CAs that may have signed that certificate, and nobody else."""
+
+
 class SidecarConfig(_Value, frozen=True):
     """Everything one pod's sidecar needs to know."""
 
     version: str = VERSION
     generation: int = 0
+    revision: str = ""
+    """The compiler's fingerprint of what the policies ask for: equal text, equal behaviour. Empty on one machine."""
     workload: str = ""
     """`namespace/kind/name` of what this pod belongs to; empty on one machine."""
     failure_mode: FailureMode = FailureMode.OPEN
@@ -285,6 +303,7 @@ class SidecarConfig(_Value, frozen=True):
     rules: tuple[Rule, ...] = ()
     capture: Capture = Capture()
     trust: Trust = Trust()
+    stream: Stream | None = None
     identity: Identity = Identity()
     ports: Ports = Ports()
     heartbeat: Heartbeat = Heartbeat()

@@ -10,6 +10,7 @@ import msgspec
 
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.contract.flow import Reason
+from weir_sidecar.contract.trust import State
 from weir_sidecar.core import trust_dump
 from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_entry import (
@@ -22,7 +23,7 @@ from weir_sidecar.core.trust_entry import (
     hear_of_app,
     move,
 )
-from weir_sidecar.core.trust_table import PERSONAL, Event, State
+from weir_sidecar.core.trust_table import PERSONAL, Event
 
 _WEIGHT = {
     Outcome.NEUTRAL: 0,

@@ -1,18 +1,9 @@
 """A person's word on a trust cache, for the control socket of a sidecar that runs and the file of one that does not."""
 
-from enum import StrEnum
-
 import msgspec
 
+from weir_sidecar.contract.trust import Word
 from weir_sidecar.core.trust_cache import TrustCache, TrustCacheFullError
-
-
-class Word(StrEnum):
-    """What a person may say about (host, app)."""
-
-    APPROVE = "approve"
-    PIN = "pin"
-    FORGET = "forget"
 
 
 class TrustChange(msgspec.Struct, frozen=True):

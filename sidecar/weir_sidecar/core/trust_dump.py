@@ -5,8 +5,8 @@ from typing import Literal
 import msgspec
 
 from weir_sidecar.contract.flow import Reason
+from weir_sidecar.contract.trust import State
 from weir_sidecar.core.trust_entry import Entry, reason_for
-from weir_sidecar.core.trust_table import State
 
 
 class TrustDumpError(ValueError):

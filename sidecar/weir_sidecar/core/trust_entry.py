@@ -9,8 +9,9 @@ import msgspec
 
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.contract.flow import Reason
+from weir_sidecar.contract.trust import State
 from weir_sidecar.core.tls_outcome import Outcome
-from weir_sidecar.core.trust_table import Event, State, after
+from weir_sidecar.core.trust_table import Event, after
 
 ANY_HOST = "*"
 """The host of entries that are about an app as such."""

@@ -14,23 +14,7 @@ The law:
 
 from enum import StrEnum
 
-
-class State(StrEnum):
-    """What is known of (host, app)."""
-
-    UNKNOWN = "unknown"
-    TRUSTED = "trusted"
-    """The client has sent application data through an intercepted connection."""
-    FAILING = "failing"
-    """Suspicions, not yet enough; still intercepted."""
-    BYPASSED = "bypassed"
-    """The client distrusts the CA: passed through until a time."""
-    PROBATION = "probation"
-    """That time is over: one flow is intercepted as a probe, the others are passed through."""
-    PINNED = "pinned"
-    """A person said: never intercept."""
-    APPROVED = "approved"
-    """A person said: intercept, whatever was seen."""
+from weir_sidecar.contract.trust import State
 
 
 class Event(StrEnum):

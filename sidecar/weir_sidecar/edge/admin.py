@@ -14,7 +14,8 @@ from typing import Annotated
 
 import msgspec
 
-from weir_sidecar.core.trust_change import TrustChange, Word
+from weir_sidecar.contract.trust import Word
+from weir_sidecar.core.trust_change import TrustChange
 from weir_sidecar.edge.records import RING, RecordSink
 from weir_sidecar.wire.admin_request import AdminRequest, BadRequest, Method, NeedMore, parse
 

@@ -12,11 +12,11 @@ from weir_cli.commands import exceptions
 from weir_cli.main import main
 from weir_cli.pod import names
 from weir_sidecar.contract.config import FailOpen
+from weir_sidecar.contract.trust import State
 from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_cache import Bypass, TrustCache
 from weir_sidecar.core.trust_dump import Dump, encode
 from weir_sidecar.core.trust_entry import Entry
-from weir_sidecar.core.trust_table import State
 from weir_sidecar.edge.admin import Admin, AdminRoutes, open_control_socket
 from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.records import RecordSink

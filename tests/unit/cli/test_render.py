@@ -125,7 +125,7 @@ def test_roots_that_are_none(content, says, write, capsys):
 
 
 def test_a_cluster_object_as_root_is_a_clear_error(write, capsys):
-    text = TRUST.replace("file: %s", "secret: {name: a, key: b}")
+    text = TRUST.replace("file: %s", "configMap: {name: a, key: b}")
     status, _, errors = run(capsys, "-f", write("t.yaml", text))
     assert status == 2
-    assert "spec.upstream.roots[0].secret: only a cluster has it; allowed on one machine: file" in errors
+    assert "spec.upstream.roots[0].configMap: only a cluster has it; allowed on one machine: file, pem" in errors

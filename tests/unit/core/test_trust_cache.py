@@ -4,10 +4,10 @@ import pytest
 
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.contract.flow import Reason
+from weir_sidecar.contract.trust import State
 from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_cache import Admission, Bypass, InterceptNow, Ticket, TrustCache, TrustCacheFullError, Wait
 from weir_sidecar.core.trust_entry import ANY_HOST, App, Key
-from weir_sidecar.core.trust_table import State
 
 SETTINGS = FailOpen(ttl=100.0, max_ttl=1000.0, max_entries=64)
 JA4 = "t13d1516h2_8daaf6152771_b186095e22b6"

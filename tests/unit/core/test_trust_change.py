@@ -3,8 +3,9 @@
 import pytest
 
 from weir_sidecar.contract.config import FailOpen
+from weir_sidecar.contract.trust import Word
 from weir_sidecar.core.trust_cache import Bypass, InterceptNow, TrustCache
-from weir_sidecar.core.trust_change import TrustChange, Word
+from weir_sidecar.core.trust_change import TrustChange
 
 
 def test_each_word_does_what_it_says():

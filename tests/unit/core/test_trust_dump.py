@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.contract.flow import Reason
+from weir_sidecar.contract.trust import State
 from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_cache import Bypass, InterceptNow, TrustCache
 from weir_sidecar.core.trust_dump import Dump, TrustDumpError, decode, encode
-from weir_sidecar.core.trust_table import State
 
 SETTINGS = FailOpen()
 

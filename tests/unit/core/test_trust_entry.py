@@ -5,9 +5,10 @@ import pytest
 
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.contract.flow import Reason
+from weir_sidecar.contract.trust import State
 from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_entry import OVERTURN_AFTER, Entry, bypass_runs, hear, hear_of_app, move
-from weir_sidecar.core.trust_table import Event, State
+from weir_sidecar.core.trust_table import Event
 
 SETTINGS = FailOpen(ttl=100.0, max_ttl=350.0)
 NEW = Entry(host="a.test", uid=1000, ja4="t13")

@@ -6,10 +6,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.contract.flow import Reason
+from weir_sidecar.contract.trust import State
 from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_cache import Bypass, InterceptNow, Ticket, TrustCache, Wait
 from weir_sidecar.core.trust_entry import ANY_HOST, bypass_runs
-from weir_sidecar.core.trust_table import PERSONAL, State
+from weir_sidecar.core.trust_table import PERSONAL
 
 SETTINGS = FailOpen(ttl=60.0, max_ttl=200.0, max_entries=1000)
 TIGHT = FailOpen(ttl=60.0, max_ttl=200.0, max_entries=16)

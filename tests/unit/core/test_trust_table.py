@@ -4,7 +4,8 @@ from itertools import product
 
 import pytest
 
-from weir_sidecar.core.trust_table import PERSONAL, TRANSITIONS, Event, State, after
+from weir_sidecar.contract.trust import State
+from weir_sidecar.core.trust_table import PERSONAL, TRANSITIONS, Event, after
 
 LEARNED = ["trusted", "suspected", "distrusted", "nothing", "expired"]
 EXPECTED = """

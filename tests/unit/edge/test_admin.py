@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason
-from weir_sidecar.core.trust_change import TrustChange, Word
+from weir_sidecar.contract.trust import Word
+from weir_sidecar.core.trust_change import TrustChange
 from weir_sidecar.edge import admin as module
 from weir_sidecar.edge.admin import Admin, AdminRoutes, ControlSocketError, open_admin_socket, open_control_socket
 from weir_sidecar.edge.metrics import Metrics, RecordSinkKind

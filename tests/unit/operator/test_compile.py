@@ -150,7 +150,12 @@ def test_trust_policies():
     assert result.trust == config.Trust(
         leaf_lifetime=3600,
         never_intercept=("h1", "h2", "h3"),
-        upstream=config.Upstream(("A", "B"), False, "1.3", config.OnInvalidCertificate.PASSTHROUGH),
+        upstream=config.Upstream(
+            roots_pem=("A", "B"),
+            system_roots=False,
+            min_tls_version="1.3",
+            on_invalid_certificate=config.OnInvalidCertificate.PASSTHROUGH,
+        ),
         fail_open=config.FailOpen(enabled=False, failure_threshold=3, ttl=172800, max_ttl=172800),
     )
 
@@ -216,13 +221,17 @@ def test_a_reference_to_nothing_and_an_object_given_twice():
             "TrustPolicy",
             "p.yaml:4:39: spec.upstream.roots[0].configMap: only a cluster has it; allowed on one machine: file",
         ),
-        ("{upstream: {roots: [{secret: {name: a, key: b}}]}}", "TrustPolicy", "spec.upstream.roots[0].secret: only a"),
+        (
+            "{upstream: {roots: [{configMap: {name: a, key: b}}]}}",
+            "TrustPolicy",
+            "spec.upstream.roots[0].configMap: only a",
+        ),
         (
             "{upstream: {roots: [{}]}}",
             "TrustPolicy",
-            "spec.upstream.roots[0]: allowed: exactly one of file, configMap, secret",
+            "spec.upstream.roots[0]: allowed: exactly one of file, pem, configMap",
         ),
-        ("{upstream: {roots: [{file: a, secret: {name: a, key: b}}]}}", "TrustPolicy", "allowed: exactly one of"),
+        ("{upstream: {roots: [{file: a, configMap: {name: a, key: b}}]}}", "TrustPolicy", "allowed: exactly one of"),
         ("{upstream: {systemRoots: false}}", "TrustPolicy", "spec.upstream.systemRoots: found false without roots"),
         ("{failOpen: {ttl: 2h, maxTTL: 1h}}", "TrustPolicy", "spec.failOpen.maxTTL: found 3600 s; allowed: at least"),
     ],
@@ -235,8 +244,8 @@ def test_what_cannot_be_used_is_refused(spec, kind, says):
 def test_what_has_no_effect_here_is_told():
     policies = arranged(
         document(
-            "{podSelector: {}, namespaceSelector: {}, logging: {}, capture: {inbound: false}, trustPolicyRef: {name: t,"
-            " namespace: ns}, rules: [{action: Deny, match: {apps: [{containers: [c]}]}, http: []}]}"
+            "{podSelector: {}, namespaceSelector: {}, capture: {inbound: false}, trustPolicyRef: {name: t},"
+            " rules: [{action: Deny, match: {apps: [{containers: [c]}]}, http: []}]}"
         ),
         document("{injection: {containers: [c]}, failOpen: {share: false}}", "t", "TrustPolicy"),
     )
@@ -244,8 +253,6 @@ def test_what_has_no_effect_here_is_told():
     assert [notice.split(": ")[1] for notice in notices(policies)] == [
         "spec.podSelector",
         "spec.namespaceSelector",
-        "spec.logging",
-        "spec.trustPolicyRef.namespace",
         "spec.rules[0].match.apps[0].containers",
         "spec.injection.containers",
         "spec.failOpen.share",
