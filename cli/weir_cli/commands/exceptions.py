@@ -1,7 +1,8 @@
 """`weir exceptions`: what the trust cache learned about (host, app), and a person's word on it.
 
-Asks the sidecar when one runs there; then a word counts from the next flow on. Otherwise it is written into the file
-that the next run begins with.
+With --state or --name it is about a run on this machine. Asks the sidecar when one runs there; then a word counts from the
+next flow on. Otherwise it is written into the file that the next run begins with. Without them it is about TrustException
+objects of a cluster.
 """
 
 import argparse
@@ -13,6 +14,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from weir_cli.cluster import exceptions as objects
+from weir_cli.cluster import kubectl
+from weir_cli.cluster.kubectl import KubectlError
 from weir_cli.control import Control, ControlError, state_directory
 from weir_cli.text import printable, table
 from weir_sidecar.contract.config import FailOpen
@@ -46,14 +50,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="list|approve|pin|forget", required=True)
     for verb, summary in _VERBS.items():
         sub = verbs.add_parser(verb, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        where = sub.add_mutually_exclusive_group(required=True)
+        where = sub.add_mutually_exclusive_group()
         where.add_argument("--state", metavar="DIR", help="the state directory of a run, or of one that has ended")
         where.add_argument("--name", metavar="NAME", help="the name of a run that has no state directory")
+        kubectl.add_arguments(sub, all_namespaces=verb == _LIST)
         sub.add_argument("-o", dest="output", choices=("table", "json"), default="table", help="default: table")
         if verb != _LIST:
             sub.add_argument("host", metavar="HOST", type=_host, help=f"the host; {ANY_HOST}: every host of the app")
             sub.add_argument("--uid", type=_uid, metavar="U", help="only the app with this UID")
             sub.add_argument("--ja4", metavar="F", help="only the app with this JA4")
+            sub.add_argument(
+                "--workload",
+                metavar="KIND/NAME",
+                type=_workload,
+                help="in a cluster: only this workload, such as Deployment/web (default: every one of the namespace)",
+            )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,15 +75,28 @@ def run(args: argparse.Namespace) -> int:
               "what is meant for every app is a policy's defaultAction", file=sys.stderr)  # fmt: skip
         return 2
     try:
+        if args.state is None and args.name is None:
+            return _in_cluster(args, change)
         with Control(state_directory(args.state, args.name)) as control:
             if change is None:
                 _print_entries(_entries(control, args), args.output)
             else:
                 _apply(control, args, change)
                 print(json.dumps(msgspec.to_builtins(change)) if args.output == "json" else _done(change))
-    except ControlError as error:
+    except (ControlError, KubectlError) as error:
         print(f"weir exceptions: {printable(str(error))}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _in_cluster(args: argparse.Namespace, change: TrustChange | None) -> int:
+    cluster = kubectl.from_arguments(args)
+    if change is None:
+        found = objects.listed(cluster)
+        print(json.dumps(found, indent=2) if args.output == "json" else objects.as_table(found))
+        return 0
+    for done in objects.apply(cluster, change, args.workload):
+        print(json.dumps(done) if args.output == "json" else printable(done))
     return 0
 
 
@@ -176,6 +200,13 @@ def _host(text: str) -> str:
     if host != ANY_HOST and (not host or "*" in host or not host.isprintable() or " " in host):
         raise argparse.ArgumentTypeError(f"{text!r} is not a host name, an address, or {ANY_HOST} alone")
     return host
+
+
+def _workload(text: str) -> tuple[str, str]:
+    kind, slash, name = text.partition("/")
+    if not (kind and slash and name):
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a kind and a name, such as Deployment/web")
+    return kind, name
 
 
 def _uid(text: str) -> int:

@@ -1,4 +1,4 @@
-"""`weir flows`: the last flow records, and with --follow those that come, from a sidecar that runs or from a file."""
+"""`weir flows`: the last flow records, and with --follow those that come: from pods, a sidecar of a run, or a file."""
 
 import argparse
 import json
@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 import msgspec
 
+from weir_cli.cluster import kubectl
+from weir_cli.cluster.kubectl import KubectlError
+from weir_cli.cluster.records import Line, records
 from weir_cli.control import Control, ControlError, state_directory
 from weir_cli.text import printable
 from weir_sidecar.contract.flow import FlowRecord
@@ -20,17 +23,21 @@ from weir_sidecar.contract.flow import FlowRecord
 _POLL = 0.2
 _HEAD = ("TIME", "CLIENT", "PROTO", "DESTINATION", "DECISION", "REASON", "UP", "DOWN", "MS")
 _ROW = "{:12}  {:>15}  {:5}  {:44}  {:11}  {:28}  {:>6}  {:>6}  {:>9}"
+_POD = "{:32}  "
 _KIB = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("file", metavar="FILE", nargs="?", help="a file that `weir run --record FILE` writes")
     source.add_argument("--state", metavar="DIR", help="the state directory of a run")
     source.add_argument("--name", metavar="NAME", help="the name of a run that has no state directory")
-    parser.add_argument("-n", dest="last", type=_count, default=20, metavar="N", help="how many to show (default: 20)")
-    parser.add_argument("--follow", action="store_true", help="go on with those that come")
+    source.add_argument("--pod", metavar="NAME", help="a pod (without any source: all captured pods of the namespace)")
+    source.add_argument("-l", "--selector", metavar="LABELS", help="the pods with these labels, such as app=web")
+    kubectl.add_arguments(parser)
+    parser.add_argument("--last", type=_count, default=20, metavar="N", help="how many to show (default: 20)")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with those that come")
     parser.add_argument("-o", dest="output", choices=("table", "json"), default="table", help="default: table")
 
 
@@ -38,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the records. Status 1: they cannot be had, or some lines are not records."""
     try:
         with ExitStack() as stack:
-            return _show(_lines(args, stack), args.output)
-    except ControlError as error:
-        print(f"weir flows: {error}", file=sys.stderr)
+            return _show(_lines(args, stack), args.output, pods=_of_cluster(args))
+    except (ControlError, KubectlError) as error:
+        print(f"weir flows: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 0  # how following ends
@@ -50,10 +57,20 @@ def run(args: argparse.Namespace) -> int:
         return 0
 
 
-def _lines(args: argparse.Namespace, stack: ExitStack) -> Iterator[bytes]:
-    if args.file is None:
-        control = stack.enter_context(Control(state_directory(args.state, args.name)))
-        return control.lines(f"/flows?last={args.last}{'&follow=1' if args.follow else ''}")
+def _of_cluster(args: argparse.Namespace) -> bool:
+    return args.file is None and args.state is None and args.name is None
+
+
+def _lines(args: argparse.Namespace, stack: ExitStack) -> Iterator[Line]:
+    if _of_cluster(args):
+        return records(kubectl.from_arguments(args), args.pod, args.selector, args.last, follow=args.follow)
+    if args.file is not None:
+        return map(Line, _from_file(args, stack))
+    control = stack.enter_context(Control(state_directory(args.state, args.name)))
+    return map(Line, control.lines(f"/flows?last={args.last}{'&follow=1' if args.follow else ''}"))
+
+
+def _from_file(args: argparse.Namespace, stack: ExitStack) -> Iterator[bytes]:
     try:
         file = stack.enter_context(Path(args.file).open("rb"))  # noqa: SIM115 - the stack closes it
     except OSError as error:
@@ -76,24 +93,29 @@ def _tail(file: BinaryIO, last: int, *, follow: bool) -> Iterator[bytes]:
             time.sleep(_POLL)
 
 
-def _show(lines: Iterator[bytes], output: str) -> int:
+def _show(lines: Iterator[Line], output: str, *, pods: bool) -> int:
     status = 0
     decoder = msgspec.json.Decoder(FlowRecord)
     if output == "table":
-        print(_ROW.format(*_HEAD).rstrip(), flush=True)
+        print((_POD.format("POD") if pods else "") + _ROW.format(*_HEAD).rstrip(), flush=True)
     for line in lines:
         try:
-            record = decoder.decode(line)
+            record = decoder.decode(line.record)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            print(f"weir flows: not a flow record: {error}: {line[:80]!r}", file=sys.stderr)
+            print(f"weir flows: not a flow record: {error}: {line.record[:80]!r}", file=sys.stderr)
             status = 1
             continue
-        # In ASCII: JSON leaves some characters as they are that would steer a terminal.
-        print(json.dumps(json.loads(line)) if output == "json" else row(record), flush=True)
+        print(_as_json(line) if output == "json" else row(record, line.pod), flush=True)
     return status
 
 
-def row(record: FlowRecord) -> str:
+def _as_json(line: Line) -> str:
+    """In ASCII: JSON leaves some characters as they are that would steer a terminal."""
+    pod = {} if line.pod is None else {"pod": line.pod}
+    return json.dumps(pod | json.loads(line.record))
+
+
+def row(record: FlowRecord, pod: str | None = None) -> str:
     """A record as one line of the table."""
     address = f"[{record.address}]" if ":" in record.address else record.address
     client = record.client
@@ -108,7 +130,7 @@ def row(record: FlowRecord) -> str:
         amount(record.bytes_down),
         f"{record.duration_ms:.1f}",
     )
-    text = _ROW.format(*map(printable, cells))
+    text = ("" if pod is None else _POD.format(printable(pod))) + _ROW.format(*map(printable, cells))
     return f"{text}  {printable(record.error)}" if record.error else text
 
 

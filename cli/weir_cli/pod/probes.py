@@ -11,25 +11,11 @@ from pathlib import Path
 
 import msgspec
 
+from weir_cli.finding import Finding
+
 NFT_NEEDED = (1, 0, 6)
 PYTHON_NEEDED = (3, 12)
 _CAPABILITIES = {0: "CHOWN", 6: "SETGID", 7: "SETUID", 8: "SETPCAP", 12: "NET_ADMIN", 13: "NET_RAW", 21: "SYS_ADMIN"}
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked for. `needed`: without it `weir run` does not work; else it works less well."""
-
-    what: str
-    present: bool
-    found: str = ""
-    advice: str = ""
-    needed: bool = True
-
-    def __str__(self) -> str:
-        mark = "ok     " if self.present else "MISSING" if self.needed else "absent "
-        details = f": {self.found}" if self.found else ""
-        advice = f"; {self.advice}" if self.advice and not self.present else ""
-        return f"{mark} {self.what}{details}{advice}"
 
 
 class _Kernel(msgspec.Struct, frozen=True):

@@ -71,9 +71,9 @@ def shown_ids(text):
 def test_a_file_shows_its_last_records(file, capsys):
     assert main(["flows", str(file), "-o", "json"]) == 0
     assert shown_ids(capsys.readouterr().out) == list(range(10, 30))
-    assert main(["flows", "-n", "3", "-o", "json", str(file)]) == 0
+    assert main(["flows", "--last", "3", "-o", "json", str(file)]) == 0
     assert shown_ids(capsys.readouterr().out) == [27, 28, 29]
-    assert main(["flows", "-n", "0", str(file), "-o", "json"]) == 0
+    assert main(["flows", "--last", "0", str(file), "-o", "json"]) == 0
     assert capsys.readouterr().out == ""
 
 
@@ -86,7 +86,7 @@ def test_json_is_the_record(tmp_path, capsys):
 
 
 def test_the_table(file, capsys):
-    assert main(["flows", str(file), "-n", "1"]) == 0
+    assert main(["flows", str(file), "--last", "1"]) == 0
     head, line = capsys.readouterr().out.splitlines()
     assert " ".join(head.split()) == "TIME CLIENT PROTO DESTINATION DECISION REASON UP DOWN MS"
     assert " ".join(line.split()) == "10:20:30.456 uid 1000 tls example.com:443 intercept rule (web) 10 20K 12.3"
@@ -136,7 +136,7 @@ def test_amounts(count, text):
 def test_a_line_that_is_no_record_is_named_and_the_others_are_shown(file, capsys):
     with file.open("ab") as more:
         more.write(b'{"oops":1}\nnot json\n\xff\n' + encode_record(record(99)))
-    assert main(["flows", str(file), "-n", "4", "-o", "json"]) == 1
+    assert main(["flows", str(file), "--last", "4", "-o", "json"]) == 1
     captured = capsys.readouterr()
     assert shown_ids(captured.out) == [99]
     assert captured.err.count("not a flow record") == 3
@@ -145,7 +145,7 @@ def test_a_line_that_is_no_record_is_named_and_the_others_are_shown(file, capsys
 def test_a_line_that_is_being_written_is_not_shown(file, capsys):
     with file.open("ab") as more:
         more.write(encode_record(record(99))[:-5])
-    assert main(["flows", str(file), "-n", "1", "-o", "json"]) == 0
+    assert main(["flows", str(file), "--last", "1", "-o", "json"]) == 0
     assert shown_ids(capsys.readouterr().out) == [29]
 
 
@@ -176,7 +176,7 @@ def test_following_ends_quietly(file, monkeypatch):
 
 def test_a_running_sidecar_shows_its_ring(state, capsys):
     with sidecar(state / "sidecar", map(record, range(30))):
-        assert main(["flows", "--state", str(state), "-n", "2", "-o", "json"]) == 0
+        assert main(["flows", "--state", str(state), "--last", "2", "-o", "json"]) == 0
     assert shown_ids(capsys.readouterr().out) == [28, 29]
 
 
@@ -184,7 +184,8 @@ def test_following_a_sidecar_until_it_ends(state, capsys, monkeypatch):
     real = flows.row
     with sidecar(state / "sidecar", map(record, range(3))) as more:
 
-        def row(one):
+        def row(one, pod):
+            assert pod is None
             if one.id == "2":
                 more(record(3))
             elif one.id == "3":
@@ -192,7 +193,7 @@ def test_following_a_sidecar_until_it_ends(state, capsys, monkeypatch):
             return real(one)
 
         monkeypatch.setattr(flows, "row", row)
-        assert main(["flows", "--state", str(state), "-n", "1", "--follow"]) == 0
+        assert main(["flows", "--state", str(state), "--last", "1", "--follow"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
@@ -213,8 +214,8 @@ def test_what_cannot_be_had_is_said_with_what_to_do(tmp_path, state, capsys, arg
     assert captured.out == ""
 
 
-def test_one_source_is_needed_and_only_one(file, capsys):
-    for arguments in ([], [str(file), "--name", "x"], [str(file), "-n", "-1"]):
+def test_there_is_one_source_at_most(file, capsys):
+    for arguments in ([str(file), "--pod", "p"], [str(file), "--name", "x"], [str(file), "--last", "-1"]):
         with pytest.raises(SystemExit) as ended:
             main(["flows", *arguments])
         assert ended.value.code == 2

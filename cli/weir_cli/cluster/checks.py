@@ -1,0 +1,101 @@
+"""What a cluster has of what Weir needs, found by asking it. Changes nothing."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from weir_cli.cluster.kubectl import Kubectl, KubectlError
+from weir_cli.finding import Finding
+
+SYSTEM = "weir-system"
+_KINDS = (
+    "clusterinterceptionpolicies",
+    "clustertrustpolicies",
+    "interceptionpolicies",
+    "trustexceptions",
+    "trustpolicies",
+)
+_DEPLOYMENTS = ("weir-operator", "weir-serving")
+_WEBHOOKS = (
+    ("mutatingwebhookconfigurations", "weir-mutating"),
+    ("validatingwebhookconfigurations", "weir-validating"),
+)
+_KUBERNETES_NEEDED = (1, 29)
+_KERNEL_NEEDED = (5, 10)
+_INSTALL = "helm install weir charts/weir -n weir-system --create-namespace"
+
+
+def all_findings(kubectl: Kubectl) -> Iterator[Finding]:
+    """Everything, in the order in which things depend on each other. Without an API server that is all there is to find."""
+    system = kubectl.namespace or SYSTEM
+    try:
+        version = kubectl.json("version")["serverVersion"]["gitVersion"]
+    except KubectlError as error:
+        yield Finding(
+            "Kubernetes", present=False, found=str(error), advice="check kubectl's context: kubectl cluster-info"
+        )
+        return
+    yield Finding("Kubernetes", _at_least(version, _KUBERNETES_NEEDED), version, "native sidecars need 1.29 or newer")
+    yield from _nodes(kubectl)
+    yield from _definitions(kubectl)
+    for name in _DEPLOYMENTS:
+        yield _deployment(kubectl, system, name)
+    for kind, name in _WEBHOOKS:
+        yield _webhook(kubectl, kind, name)
+
+
+def _nodes(kubectl: Kubectl) -> Iterator[Finding]:
+    for node in _get(kubectl, "nodes", items=True):
+        info = node["status"]["nodeInfo"]
+        if info["operatingSystem"] != "linux":
+            continue
+        found = f"{info['kernelVersion']}, kubelet {info['kubeletVersion']}, {info['containerRuntimeVersion']}"
+        fits = _at_least(info["kernelVersion"], _KERNEL_NEEDED) and _at_least(
+            info["kubeletVersion"], _KUBERNETES_NEEDED
+        )
+        yield Finding(f"node {node['metadata']['name']}", fits, found, "Linux 5.10 and kubelet 1.29 are needed")
+
+
+def _definitions(kubectl: Kubectl) -> Iterator[Finding]:
+    found = {one["metadata"]["name"]: one for one in _get(kubectl, "customresourcedefinitions", items=True)}
+    for kind in _KINDS:
+        one = found.get(f"{kind}.weir.dev")
+        established = one is not None and _condition(one, "Established") == "True"
+        yield Finding(f"CRD {kind}", established, advice=f"install Weir: {_INSTALL}")
+
+
+def _deployment(kubectl: Kubectl, system: str, name: str) -> Finding:
+    for one in _get(kubectl, "deployment", name, "--namespace", system):
+        ready, wanted = one["status"].get("readyReplicas", 0), one["spec"].get("replicas", 1)
+        advice = f"kubectl -n {system} describe deployment {name}"
+        return Finding(f"deployment {name}", ready == wanted, f"{ready} of {wanted} ready", advice)
+    return Finding(f"deployment {name}", present=False, advice=f"not in {system}: {_INSTALL}, or give -n NAMESPACE")
+
+
+def _webhook(kubectl: Kubectl, kind: str, name: str) -> Finding:
+    for one in _get(kubectl, kind, name):
+        hooks = one.get("webhooks") or ()
+        trusted = all(hook["clientConfig"].get("caBundle") for hook in hooks)
+        policies = ", ".join(sorted({hook["failurePolicy"] for hook in hooks}))
+        advice = "it has no caBundle yet: the operator writes it; look at its log"
+        return Finding(f"webhook {name}", trusted, f"failurePolicy {policies}", advice)
+    return Finding(f"webhook {name}", present=False, advice=_INSTALL)
+
+
+def _get(kubectl: Kubectl, *args: str, items: bool = False) -> list[dict[str, Any]]:
+    """The object, or the objects, in a list; empty where there are none, or they may not be read."""
+    try:
+        found = kubectl.json("get", *args)
+    except KubectlError:
+        return []
+    return list(found["items"]) if items else [found]
+
+
+def _condition(one: dict[str, Any], kind: str) -> str | None:
+    conditions = (one.get("status") or {}).get("conditions") or ()
+    return next((condition["status"] for condition in conditions if condition["type"] == kind), None)
+
+
+def _at_least(version: str, needed: tuple[int, int]) -> bool:
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) >= needed
