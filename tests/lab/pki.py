@@ -48,6 +48,8 @@ class LeafShape:
 
     names: tuple[str, ...] = ()
     common_name: str | None = None
+    organization: str | None = None
+    """To an API server: the group of a client's certificate."""
     key: Key | None = None
     usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH
     not_before: dt.timedelta = -_DAY
@@ -55,8 +57,9 @@ class LeafShape:
     send_chain: bool = True
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+def _name(common_name: str, organization: str | None = None) -> x509.Name:
+    above = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)] if organization else []
+    return x509.Name([*above, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def _general_name(name: str) -> x509.GeneralName:
@@ -80,10 +83,12 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def _builder(subject: str, issuer: x509.Name, key: Key, issuer_key: Key, validity: Validity) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: Key, issuer_key: Key, validity: Validity
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
-        .subject_name(_name(subject))
+        .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
@@ -116,7 +121,7 @@ class Authority:
     def leaf(self, shape: LeafShape) -> Issued:
         now = dt.datetime.now(dt.UTC)
         key = shape.key or ec.generate_private_key(ec.SECP256R1())
-        subject = shape.common_name or (shape.names[0] if shape.names else "leaf")
+        subject = _name(shape.common_name or (shape.names[0] if shape.names else "leaf"), shape.organization)
         validity = (now + shape.not_before, now + shape.not_after)
         builder = _builder(subject, self.issued.certificate.subject, key, self.issued.key, validity)
         builder = (
@@ -135,7 +140,7 @@ def _authority(
     name: str, key: Key, issuer: x509.Name, issuer_key: Key, constraints: tuple[x509.NameConstraints, ...]
 ) -> Issued:
     now = dt.datetime.now(dt.UTC)
-    builder = _builder(name, issuer, key, issuer_key, (now - _DAY, now + 365 * _DAY))
+    builder = _builder(_name(name), issuer, key, issuer_key, (now - _DAY, now + 365 * _DAY))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     builder = builder.add_extension(_key_usage(ca=True), critical=True)
     for constraint in constraints:
@@ -147,7 +152,7 @@ def self_signed(name: str) -> Issued:
     """A leaf that vouches for itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = dt.datetime.now(dt.UTC)
-    builder = _builder(name, _name(name), key, key, (now - _DAY, now + 30 * _DAY))
+    builder = _builder(_name(name), _name(name), key, key, (now - _DAY, now + 30 * _DAY))
     builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
     return Issued(builder.sign(key, hashes.SHA256()), key)
 
