@@ -1,7 +1,8 @@
 """What a cluster has of what Weir needs, found by asking it. Changes nothing."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from weir_cli.cluster.kubectl import Kubectl, KubectlError
@@ -26,22 +27,25 @@ _INSTALL = "helm install weir charts/weir -n weir-system --create-namespace"
 
 
 def all_findings(kubectl: Kubectl) -> Iterator[Finding]:
-    """Everything, in the order in which things depend on each other. Without an API server that is all there is to find."""
+    """Everything, in the order in which things depend on each other."""
     system = kubectl.namespace or SYSTEM
-    try:
-        version = kubectl.json("version")["serverVersion"]["gitVersion"]
-    except KubectlError as error:
-        yield Finding(
-            "Kubernetes", present=False, found=str(error), advice="check kubectl's context: kubectl cluster-info"
-        )
-        return
-    yield Finding("Kubernetes", _at_least(version, _KUBERNETES_NEEDED), version, "native sidecars need 1.29 or newer")
-    yield from _nodes(kubectl)
-    yield from _definitions(kubectl)
-    for name in _DEPLOYMENTS:
-        yield _deployment(kubectl, system, name)
-    for kind, name in _WEBHOOKS:
-        yield _webhook(kubectl, kind, name)
+    checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("Kubernetes", lambda: [_server(kubectl)]),
+        ("nodes", lambda: _nodes(kubectl)),
+        ("CRDs", lambda: _definitions(kubectl)),
+        ("deployments", lambda: [_deployment(kubectl, system, name) for name in _DEPLOYMENTS]),
+        ("webhooks", lambda: [_webhook(kubectl, kind, name) for kind, name in _WEBHOOKS]),
+    )
+    for what, look in checks:
+        try:
+            yield from look()
+        except KubectlError as error:
+            yield Finding(what, present=False, found=str(error), advice="may you read this? is the API server there?")
+
+
+def _server(kubectl: Kubectl) -> Finding:
+    version = kubectl.json("version")["serverVersion"]["gitVersion"]
+    return Finding("Kubernetes", _at_least(version, _KUBERNETES_NEEDED), version, "native sidecars need 1.29 or newer")
 
 
 def _nodes(kubectl: Kubectl) -> Iterator[Finding]:
@@ -83,11 +87,11 @@ def _webhook(kubectl: Kubectl, kind: str, name: str) -> Finding:
 
 
 def _get(kubectl: Kubectl, *args: str, items: bool = False) -> list[dict[str, Any]]:
-    """The object, or the objects, in a list; empty where there are none, or they may not be read."""
-    try:
-        found = kubectl.json("get", *args)
-    except KubectlError:
+    """The object, or the objects, in a list; empty where there are none. Raises `KubectlError`."""
+    text = kubectl.text("get", *args, "--ignore-not-found", "--output", "json")
+    if not text:
         return []
+    found = json.loads(text)
     return list(found["items"]) if items else [found]
 
 
