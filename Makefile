@@ -1,6 +1,6 @@
 # The two commands of the README are `make demo` and `make test`. Each sets up what it needs.
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
-.PHONY: setup demo test lint bench bench-peers fuzz
+.PHONY: setup demo test lint bench bench-peers fuzz images
 
 setup:
 	@scripts/setup
@@ -28,3 +28,6 @@ bench: setup
 bench-peers:
 	@scripts/bench-peers
 
+# With docker or buildah; BASE=debian:trixie-slim@sha256:… pins the base image.
+images:
+	@scripts/images
