@@ -40,6 +40,8 @@ class PodFacts(msgspec.Struct, frozen=True):
     windows: bool
     opted_out: bool
     node: str | None = None
+    created: str = ""
+    """RFC 3339, in UTC, whole seconds, as API servers write it: text that can be compared."""
 
 
 class NamespaceFacts(msgspec.Struct, frozen=True):
@@ -71,6 +73,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
         windows=is_windows(spec),
         opted_out=labels.get(INJECT_LABEL) == "false",
         node=spec.get("nodeName"),
+        created=metadata.get("creationTimestamp") or "",
     )
 
 
