@@ -15,6 +15,7 @@ from weir_sidecar.contract.config import (
     Ports,
     QuicMode,
     SidecarConfig,
+    Startup,
 )
 from weir_sidecar.netfilter.features import Features
 
@@ -31,6 +32,10 @@ def _closed(**capture: object) -> SidecarConfig:
     return SidecarConfig(failure_mode=FailureMode.CLOSED, capture=Capture(**capture))
 
 
+def _closed_when_started(**capture: object) -> SidecarConfig:
+    return SidecarConfig(failure_mode=FailureMode.CLOSED, startup=Startup.OPEN, capture=Capture(**capture))
+
+
 def _open(**capture: object) -> SidecarConfig:
     return SidecarConfig(capture=Capture(**capture))
 
@@ -41,8 +46,10 @@ REDIRECT = CaptureMode.REDIRECT
 CASES: dict[str, tuple[SidecarConfig, Features]] = {
     "default": (_open(), ALL),
     "closed": (_closed(), ALL),
+    "closed-startup-open": (_closed_when_started(), ALL),
     "redirect": (_open(mode=REDIRECT), ALL),
     "redirect-closed": (_closed(mode=REDIRECT), ALL),
+    "redirect-closed-startup-open": (_closed_when_started(mode=REDIRECT), ALL),
     "accept-first": (_open(connect_first=False), ALL),
     "no-dup": (_open(), Features(dup=False)),
     "no-dup-closed": (_closed(), Features(dup=False)),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from netns.capture_lab import ELSEWHERE, FAR, NOBODY, POD, Pod, inside, sh, sysctl
@@ -27,6 +28,7 @@ from weir_sidecar.contract.config import (
     PortRange,
     QuicMode,
     SidecarConfig,
+    Startup,
 )
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netsetup import capture
@@ -574,6 +576,46 @@ def test_closed_leaks_nothing(pod: Pod, monkeypatch: pytest.MonkeyPatch, mode: C
     assert own
     assert frames
     assert frames_not_from(own, frames) == []
+
+
+@pytest.mark.parametrize("mode", list(CaptureMode))
+def test_closed_with_startup_open_is_direct_until_the_proxy_is_ready_and_never_again(
+    pod: Pod, mode: CaptureMode
+) -> None:
+    waiting = msgspec.structs.replace(config(closed=True, mode=mode), startup=Startup.OPEN)
+    pod.apply(waiting)
+    for version in BOTH:
+        assert pod.tcp(version) == "far"
+        assert pod.udp(version, 53) == "far"
+    early = [pod.connect(version) for version in BOTH]
+    pod.start()
+    for version, client in zip(BOTH, early, strict=True):
+        assert client.recv(10) == b"far\n"
+        client.sendall(b"still direct")
+        assert client.recv(100) == b"still direct"
+        client.close()
+        assert pod.tcp(version) == proxied(version, 80)
+        assert pod.udp(version, 53).startswith("proxy")
+    pod.kill()
+    with inside(pod.pod):
+        capture.apply(waiting)  # again, as an init container may: the rules are there, and know that it began
+    with pod.wire() as frames:
+        for version in BOTH:
+            assert pod.tcp(version) == REFUSED
+            assert pod.udp(version, 53) in (REFUSED, "PermissionError")
+    assert frames == []
+
+
+def test_closed_with_startup_open_only_the_proxy_says_that_it_is_ready(pod: Pod) -> None:
+    pod.apply(msgspec.structs.replace(config(closed=True), startup=Startup.OPEN))
+    with pod.new_socket(4, socket.SOCK_DGRAM) as liar:
+        liar.sendto(b"weir", ("127.0.0.1", HEARTBEAT))
+    assert pod.tcp(4) == "far"
+    # Also for a family in which loopback speaks nothing, and no heart beats.
+    with pod.new_socket(4, socket.SOCK_DGRAM, uid=PROXY) as beat:
+        beat.sendto(b"weir", ("127.0.0.1", HEARTBEAT))
+    for version in BOTH:
+        assert pod.tcp(version) == REFUSED
 
 
 def test_closed_from_open_cuts_what_went_direct(pod: Pod) -> None:

@@ -25,7 +25,7 @@ from weir_cli.pod.supervise import BLOCKED, Supervisor
 from weir_operator.compile import Injection
 from weir_sidecar.certs import bundle, truststore
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import CaptureMode, SidecarConfig
+from weir_sidecar.contract.config import CaptureMode, SidecarConfig, Startup
 from weir_sidecar.edge.resolver import nameservers
 
 
@@ -148,8 +148,11 @@ class _Session:
 
     def _apply(self) -> None:
         """Load the rules in the pod's namespace."""
+        # The command starts when the sidecar serves, so there is nothing to start without, and rules that are loaded again
+        # must not begin again.
+        config = msgspec.structs.replace(self._config, startup=Startup.HOLD)
         with namespace.entered(self._pod.netns_path):
-            self._parts.apply(self._config)
+            self._parts.apply(config)
 
     def _start_sidecar(self, store: Storage, stack: ExitStack) -> Sidecar:
         started = SidecarCommand(tuple(self._parts.program), self._pod, store.sidecar, store.record, store.pid_files)

@@ -54,13 +54,13 @@ class Chain(msgspec.Struct, frozen=True):
     hook: Hook | None = None
 
 
-class TimeoutSet(msgspec.Struct, frozen=True):
-    """A set that the packet path fills and that forgets. `elements` are there, for one timeout, once it is loaded."""
+class DynamicSet(msgspec.Struct, frozen=True):
+    """A set that the packet path fills; with a timeout it forgets. `elements` are there, as if just seen, once loaded."""
 
     name: str
     type: str
-    timeout_ms: int
     size: int
+    timeout_ms: int | None = None
     elements: tuple[str, ...] = ()
 
 
@@ -69,4 +69,4 @@ class Table(msgspec.Struct, frozen=True):
 
     family: Family
     chains: tuple[Chain, ...]
-    sets: tuple[TimeoutSet, ...] = ()
+    sets: tuple[DynamicSet, ...] = ()

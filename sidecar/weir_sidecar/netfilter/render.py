@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.netfilter.features import Features
-from weir_sidecar.netfilter.objects import Chain, Family, Rule, Table, TimeoutSet
+from weir_sidecar.netfilter.objects import Chain, DynamicSet, Family, Rule, Table
 from weir_sidecar.netfilter.ruleset import build
 
 TABLE = "weir"
@@ -34,21 +34,24 @@ def loaded_as(text: str) -> str:
 
 def _table(table: Table) -> Iterator[str]:
     yield f"table {table.family} {TABLE} {{"
-    for timeout_set in table.sets:
-        yield from _indent(_timeout_set(timeout_set))
+    for dynamic_set in table.sets:
+        yield from _indent(_dynamic_set(dynamic_set))
     for chain in table.chains:
         yield from _indent(_chain(chain))
     yield "}"
 
 
-def _timeout_set(timeout_set: TimeoutSet) -> Iterator[str]:
-    yield f"set {timeout_set.name} {{"
-    yield f"\ttype {timeout_set.type}"
-    yield f"\tsize {timeout_set.size}"
-    yield "\tflags dynamic,timeout"
-    yield f"\ttimeout {timeout_set.timeout_ms}ms"
-    if timeout_set.elements:
-        yield f"\telements = {{ {', '.join(timeout_set.elements)} }}"
+def _dynamic_set(dynamic_set: DynamicSet) -> Iterator[str]:
+    yield f"set {dynamic_set.name} {{"
+    yield f"\ttype {dynamic_set.type}"
+    yield f"\tsize {dynamic_set.size}"
+    if dynamic_set.timeout_ms is None:
+        yield "\tflags dynamic"
+    else:
+        yield "\tflags dynamic,timeout"
+        yield f"\ttimeout {dynamic_set.timeout_ms}ms"
+    if dynamic_set.elements:
+        yield f"\telements = {{ {', '.join(dynamic_set.elements)} }}"
     yield "}"
 
 

@@ -4,7 +4,8 @@ The way of a packet (docs/capture.md tells it at length):
 
     output: marked? → loopback → SYN or DNS query: decide → decided before (connection mark): as decided → decide
     decide: exempt (the proxy, what the policy excludes) | refuse | capture
-    capture: Open: only while the proxy's heart beats; sets the connection mark and, for TPROXY, the packet mark
+    capture: Open: only while the proxy's heart beats; Closed with startup Open: once it has beaten; sets the connection
+        mark and, for TPROXY, the packet mark
     policy route: packet mark → loopback → prerouting: tproxy to the listener; nobody listens: `unanswered`
 
 The connection mark has two bits: `captured` and `exempt`; neither: not decided, or gone direct for want of a proxy.
@@ -13,10 +14,11 @@ The packet mark uses the same bits: `captured` asks for the policy route, the ot
 
 import msgspec
 
-from weir_sidecar.contract.config import CaptureMode, FailureMode, OtherUDP, QuicMode, SidecarConfig
+from weir_sidecar.contract.config import CaptureMode, FailureMode, OtherUDP, QuicMode, SidecarConfig, Startup
 from weir_sidecar.netfilter.features import Features
-from weir_sidecar.netfilter.literals import RulesetError, cidr_sets, id_set, interface, port_set
-from weir_sidecar.netfilter.objects import Chain, ChainType, Family, Hook, Point, Rule, Table, TimeoutSet
+from weir_sidecar.netfilter.literals import cidr_sets, id_set, interface, port_set
+from weir_sidecar.netfilter.marks import Marks
+from weir_sidecar.netfilter.objects import Chain, ChainType, DynamicSet, Family, Hook, Point, Rule, Table
 from weir_sidecar.wire.syn import ADMITTED_HOPS
 
 MANGLE = -150
@@ -26,24 +28,8 @@ FILTER = 0
 IS_SYN = "tcp flags & (syn | ack) == syn"
 NOT_SYN = "tcp flags & (syn | ack) != syn"
 NO_PROXY = "meta nfproto != @alive"
+NO_PROXY_YET = "meta nfproto != @started"
 ALL_PORTS = "1-65535"
-
-
-class Marks(msgspec.Struct, frozen=True):
-    """The mark bits as nft expressions. Other bits of a mark belong to others and are kept."""
-
-    mask: int
-    captured: int
-    second: int
-
-    def among(self, kind: str, bits: int) -> str:
-        """Match: of our bits, exactly these are set. `kind` is meta (the packet) or ct (the connection)."""
-        return f"{kind} mark & {self.mask:#010x} == {bits:#010x}"
-
-    def put(self, kind: str, bits: int) -> str:
-        """Statement: set our bits to these."""
-        kept = f"{kind} mark set {kind} mark & {0xFFFFFFFF ^ self.mask:#010x}"
-        return f"{kept} | {bits:#010x}" if bits else kept
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -64,6 +50,11 @@ class Plan(msgspec.Struct, frozen=True):
         return self.config.failure_mode is FailureMode.OPEN
 
     @property
+    def waits(self) -> bool:
+        """Closed, but only from the proxy's first heartbeat on. Fail open needs no such rule: it starts without a proxy."""
+        return not self.open and self.config.startup is Startup.OPEN
+
+    @property
     def proxy(self) -> str:
         """Match: the socket that sends is the proxy's."""
         return f"meta skuid {self.config.identity.uid}"
@@ -71,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 def build(config: SidecarConfig, features: Features) -> tuple[Table, ...]:
     """The tables for a config. Raises `RulesetError` for values that no rule can say."""
-    plan = Plan(config, features, _marks(config))
+    plan = Plan(config, features, Marks.of(config.marks))
     chains = [_output(plan), _loopback(plan), _decide(plan), _exempt(plan), _capture(plan)]
     if plan.open:
         chains.append(_unproxied(plan))
@@ -82,18 +73,7 @@ def build(config: SidecarConfig, features: Features) -> tuple[Table, ...]:
         chains.append(_guard(plan))
     if not plan.open:
         chains.append(_forward(plan))
-    sets = (_alive(plan),) if plan.open else ()
-    return Table(Family.INET, tuple(chains), sets), *_resend(plan)
-
-
-def _marks(config: SidecarConfig) -> Marks:
-    mark, mask = config.marks.mark, config.marks.mask
-    second = mask & ~mark
-    if not 0 < mask <= 0xFFFFFFFF or mark & mask != mark or mark.bit_count() != 1 or second.bit_count() != 1:
-        raise RulesetError(
-            f"marks: mark {mark:#x} with mask {mask:#x}; the mask needs two bits (of 32) and the mark one of them",
-        )
-    return Marks(mask, mark, second)
+    return Table(Family.INET, tuple(chains), _sets(plan)), *_resend(plan)
 
 
 def _held(plan: Plan) -> tuple[str, ...]:
@@ -104,11 +84,18 @@ def _held(plan: Plan) -> tuple[str, ...]:
     return (f"{IS_SYN} ip ttl", f"ip6 nexthdr tcp {IS_SYN} ip6 hoplimit")
 
 
-def _alive(plan: Plan) -> TimeoutSet:
+def _sets(plan: Plan) -> tuple[DynamicSet, ...]:
+    if plan.waits:
+        return (DynamicSet("started", "nf_proto", 2),)
+    return (_alive(plan),) if plan.open else ()
+
+
+def _alive(plan: Plan) -> DynamicSet:
     # Presumed alive when loaded, so that loading a changed policy opens no gap. Where nobody listens the first packet
     # finds out and loses nothing, thanks to dup; where that would cost something, a heartbeat has to come first.
     families = ("ipv4", "ipv6") if plan.tproxy and plan.features.dup else ()
-    return TimeoutSet("alive", "nf_proto", max(1, round(plan.config.heartbeat.timeout * 1000)), 1024, families)
+    timeout = max(1, round(plan.config.heartbeat.timeout * 1000))
+    return DynamicSet("alive", "nf_proto", 1024, timeout, families)
 
 
 def _output(plan: Plan) -> Chain:
@@ -144,9 +131,15 @@ def _output(plan: Plan) -> Chain:
 
 def _loopback(plan: Plan) -> Chain:
     rules = []
+    beat = f"{plan.proxy} udp dport {plan.config.ports.heartbeat}"
     if plan.open:
-        beat = f"{plan.proxy} udp dport {plan.config.ports.heartbeat} update @alive {{ meta nfproto }} accept"
-        rules.append(Rule(beat, "the proxy's heartbeat, and nobody else's"))
+        rules.append(
+            Rule(f"{beat} update @alive {{ meta nfproto }} accept", "the proxy's heartbeat, and nobody else's")
+        )
+    if plan.waits:
+        # A family that loopback does not speak has no heartbeat, and must not stay open for it.
+        started = "add @started { ipv4 } add @started { ipv6 } accept"
+        rules.append(Rule(f"{beat} {started}", "the proxy serves: from now on it is it or nothing"))
     if plan.tproxy:
         rules.append(
             Rule(
@@ -235,7 +228,7 @@ def _exempt(plan: Plan) -> Chain:
 
 
 def _refuse(plan: Plan) -> Chain:
-    rules = [Rule(f"{NO_PROXY} goto unproxied")] if plan.open else []
+    rules = [Rule(f"{NO_PROXY} goto unproxied")] if plan.open else _before_start(plan)
     rules += [
         Rule("meta l4proto tcp reject with tcp reset"),
         Rule("reject with icmpx type port-unreachable"),
@@ -250,9 +243,20 @@ def _capture(plan: Plan) -> Chain:
             Rule(f"{NO_PROXY} goto unproxied", "no heartbeat: direct"),
         ]
     else:
-        rules = [Rule(f"{NOT_SYN} reject with tcp reset", "it began before capture did, and nobody saw it")]
+        rules = [
+            *_before_start(plan),
+            Rule(f"{NOT_SYN} reject with tcp reset", "it began before capture did, and nobody saw it"),
+        ]
     rules += [Rule(plan.marks.put("ct", plan.marks.captured)), Rule("goto captured")]
     return Chain("capture", tuple(rules))
+
+
+def _before_start(plan: Plan) -> list[Rule]:
+    return (
+        [Rule(f"{NO_PROXY_YET} goto exempt", "before the proxy is ready for the first time: direct")]
+        if plan.waits
+        else []
+    )
 
 
 def _unproxied(plan: Plan) -> Chain:

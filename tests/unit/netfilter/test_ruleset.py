@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from golden.ruleset_cases import CASES
-from weir_sidecar.contract.config import Capture, Exclude, Marks, PortRange, SidecarConfig
+from weir_sidecar.contract.config import Capture, Exclude, Marks, PortRange, SidecarConfig, Startup
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netfilter.render import loaded_as, render, render_removal
@@ -36,6 +36,11 @@ def test_options_that_the_kernel_must_know_render_differently() -> None:
     others = [render(*case) for name, case in CASES.items() if name not in alike]
     assert len(set(others)) == len(others)
     assert len({loaded_as(text) for text in others}) == len(others)
+
+
+def test_failing_open_starts_open_without_a_rule_for_it() -> None:
+    config = SidecarConfig()
+    assert render(msgspec.structs.replace(config, startup=Startup.OPEN), Features()) == render(config, Features())
 
 
 def test_only_what_old_nft_knows() -> None:
