@@ -62,6 +62,7 @@ def _twice(loaded: Iterable[Loaded[Document]]) -> Iterable[Problem]:
         document = one.document
         first = seen.setdefault((document.kind, document.metadata.namespace, document.metadata.name), one)
         if first is not one:
-            where = f"{first.file}:{first.positions[''].line}"
+            at = first.positions[""]
+            where = f"{first.file}:{at.line}" if at else first.file
             text = f"found {document.kind} {document.metadata.name!r} again; it is already at {where}"
             yield one.problem("metadata.name", text)

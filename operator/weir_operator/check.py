@@ -1,13 +1,13 @@
 """What a document's form cannot say: fields that contradict each other, and what one machine does not have.
 
-A field that would be unsafe to leave out is a problem; one that merely has no effect on one machine is a notice.
+What a cluster does not have is told by `cluster.checks`. A field that would be unsafe to leave out is a problem; one that merely has no effect on one machine is a notice.
 """
 
 from collections.abc import Iterable, Iterator
 
 from weir_operator.arrange import Arranged
 from weir_operator.load import Loaded
-from weir_operator.models import CASource, InterceptionPolicy, Root, TrustPolicy
+from weir_operator.models import CASource, InterceptionPolicy, InterceptionSpec, Root, TrustPolicy, TrustSpec
 from weir_operator.problems import Problem
 
 
@@ -15,10 +15,25 @@ def problems(arranged: Arranged) -> list[Problem]:
     """All that keeps these policies from being used on one machine."""
     found: list[Problem] = []
     for policy in arranged.interception:
-        found += _interception_problems(policy)
+        found += contradictions(policy)
     for trust in (*arranged.trust, *arranged.unused):
-        found += _trust_problems(trust)
+        found += contradictions(trust)
+        found += _absent(trust)
     return found
+
+
+def contradictions(loaded: Loaded[InterceptionPolicy] | Loaded[TrustPolicy]) -> Iterator[Problem]:
+    """All that keeps this document from being used anywhere, whatever others say."""
+    document = loaded.document
+    if isinstance(document, TrustPolicy):
+        yield from _trust_problems(loaded, document.spec)
+    else:
+        yield from _interception_problems(loaded, document.spec)
+
+
+def has_one_source(root: Root) -> bool:
+    """Whether it is said once where a root comes from, as it must be."""
+    return sum(given is not None for given in (root.file, root.pem, root.config_map)) == 1
 
 
 def notices(arranged: Arranged) -> list[str]:
@@ -32,8 +47,10 @@ def notices(arranged: Arranged) -> list[str]:
     return [str(one) for one in found]
 
 
-def _interception_problems(policy: Loaded[InterceptionPolicy]) -> Iterator[Problem]:
-    spec = policy.document.spec
+type _Loaded = Loaded[InterceptionPolicy] | Loaded[TrustPolicy]
+
+
+def _interception_problems(policy: _Loaded, spec: InterceptionSpec) -> Iterator[Problem]:
     if spec.capture.inbound not in (None, False):
         yield policy.problem("spec.capture.inbound", "capture of inbound flows is not supported by this version")
     names: dict[str, int] = {}
@@ -46,13 +63,10 @@ def _interception_problems(policy: Loaded[InterceptionPolicy]) -> Iterator[Probl
             yield policy.problem(f"spec.rules[{number}].name", text)
 
 
-def _trust_problems(trust: Loaded[TrustPolicy]) -> Iterator[Problem]:
-    spec = trust.document.spec
-    if spec.ca.source not in (None, CASource.POD):
-        text = f"found {spec.ca.source}, which only a cluster has; allowed on one machine: {CASource.POD}"
-        yield trust.problem("spec.ca.source", text)
+def _trust_problems(trust: _Loaded, spec: TrustSpec) -> Iterator[Problem]:
     for number, root in enumerate(spec.upstream.roots or ()):
-        yield from _root_problems(trust, f"spec.upstream.roots[{number}]", root)
+        if not has_one_source(root):
+            yield trust.problem(f"spec.upstream.roots[{number}]", "allowed: exactly one of file, pem, configMap")
     if spec.upstream.system_roots is False and not spec.upstream.roots:
         yield trust.problem("spec.upstream.systemRoots", "found false without roots; no server could be verified")
     ttl, most = spec.fail_open.ttl, spec.fail_open.max_ttl
@@ -60,11 +74,16 @@ def _trust_problems(trust: Loaded[TrustPolicy]) -> Iterator[Problem]:
         yield trust.problem("spec.failOpen.maxTTL", f"found {most:g} s; allowed: at least failOpen.ttl, {ttl:g} s")
 
 
-def _root_problems(trust: Loaded[TrustPolicy], path: str, root: Root) -> Iterator[Problem]:
-    if sum(given is not None for given in (root.file, root.pem, root.config_map)) != 1:
-        yield trust.problem(path, "allowed: exactly one of file, pem, configMap")
-    elif root.config_map is not None:
-        yield trust.problem(f"{path}.configMap", "only a cluster has it; allowed on one machine: file, pem")
+def _absent(trust: Loaded[TrustPolicy]) -> Iterator[Problem]:
+    """What this trust policy needs that one machine does not have."""
+    spec = trust.document.spec
+    if spec.ca.source not in (None, CASource.POD):
+        text = f"found {spec.ca.source}, which only a cluster has; allowed on one machine: {CASource.POD}"
+        yield trust.problem("spec.ca.source", text)
+    for number, root in enumerate(spec.upstream.roots or ()):
+        if root.config_map is not None and has_one_source(root):
+            path = f"spec.upstream.roots[{number}].configMap"
+            yield trust.problem(path, "only a cluster has it; allowed on one machine: file, pem")
 
 
 def _interception_notices(policy: Loaded[InterceptionPolicy]) -> Iterator[Problem]:
@@ -100,9 +119,7 @@ def _trust_notices(trust: Loaded[TrustPolicy]) -> Iterator[Problem]:
     )
 
 
-def _ignored(
-    loaded: Loaded[InterceptionPolicy] | Loaded[TrustPolicy], fields: dict[str, tuple[bool, str]]
-) -> Iterable[Problem]:
+def _ignored(loaded: _Loaded, fields: dict[str, tuple[bool, str]]) -> Iterable[Problem]:
     for path, (given, why) in fields.items():
         if given:
             yield loaded.problem(path, f"no effect on one machine: {why}")

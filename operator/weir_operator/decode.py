@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -20,6 +21,9 @@ class _EnoughError(Exception):
     """There are `MAX_PROBLEMS`."""
 
 
+_type_info = cache(inspect.type_info)
+
+
 class _Bad:
     """Stands for a value that could not be read; its problem is noted."""
 
@@ -32,18 +36,18 @@ class Decoder:
 
     def __init__(self, file: str) -> None:
         self.problems: list[Problem] = []
-        self.positions: dict[str, Position] = {}
+        self.positions: dict[str, Position | None] = {}
         self._file = file
 
     def read[M: msgspec.Struct](self, node: Node, model: type[M]) -> M | None:
         """The document as a `model`, or None, and then there is at least one problem."""
         try:
-            value = self._value(node, inspect.type_info(model), "")
+            value = self._value(node, _type_info(model), "")
         except _EnoughError:
             return None
         return value if isinstance(value, model) else None
 
-    def note(self, position: Position, path: str, text: str) -> _Bad:
+    def note(self, position: Position | None, path: str, text: str) -> _Bad:
         """Add a problem."""
         self.problems.append(Problem(self._file, position, path, text))
         if len(self.problems) >= MAX_PROBLEMS:
@@ -139,7 +143,7 @@ class Decoder:
         hint = _nearest(text or "", allowed)
         return self._unlike(node, path, (f"{hint}; allowed: " if hint else "") + ", ".join(allowed), joined=bool(hint))
 
-    def _unknown(self, position: Position, path: str, key: str, allowed: list[str]) -> None:
+    def _unknown(self, position: Position | None, path: str, key: str, allowed: list[str]) -> None:
         hint = _nearest(key, allowed)
         self.note(position, path, f"unknown field{'; ' + hint if hint else ''}; allowed: {', '.join(allowed)}")
 

@@ -13,7 +13,7 @@ class Loaded[D: Document](msgspec.Struct, frozen=True):
 
     file: str
     document: D
-    positions: dict[str, Position]
+    positions: dict[str, Position | None]
 
     def problem(self, path: str, text: str) -> Problem:
         """Something wrong with the field at `path`; placed at the nearest field above it that is in the file."""
@@ -31,7 +31,7 @@ def load(data: bytes, file: str) -> tuple[Loaded[Document], ...]:
         if len(problems) >= MAX_PROBLEMS:
             break
         decoder = Decoder(file)
-        document = _document(node, decoder)
+        document = read_document(node, decoder)
         problems += decoder.problems
         if document is not None:
             loaded.append(Loaded(file, document, decoder.positions))
@@ -42,7 +42,8 @@ def load(data: bytes, file: str) -> tuple[Loaded[Document], ...]:
     return tuple(loaded)
 
 
-def _document(node: Node, decoder: Decoder) -> Document | None:
+def read_document(node: Node, decoder: Decoder) -> Document | None:
+    """The policy that a node is; None, and the decoder has its problems, if it is none."""
     if not isinstance(node, Mapping):
         decoder.note(node.position, "", "found no object; allowed: an object with apiVersion, kind, metadata and spec")
         return None

@@ -1,13 +1,16 @@
 """YAML to a tree of values with positions, and nothing that YAML can do besides: no tags, no surprises, bounded.
 
+The tree can also be made of plain values, which stand nowhere: what an API server has read already.
+
 Weir reads the part of YAML on which YAML 1.1, YAML 1.2 and Kubernetes agree. A plain word that one of them takes for a
 boolean, a number or a date and another for text (`no`, `010`, `22:22`) is `ambiguous`, and whoever wants it to be
 something says so with quotes.
 """
 
 import re
+from collections import abc
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 import yaml
@@ -34,7 +37,7 @@ _ELSEWHERE = re.compile(r"[yYnN]|0o[0-7]+|[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)
 class Scalar(msgspec.Struct, frozen=True):
     """A leaf. `value` is None, a boolean, a number or text; `ambiguous` says that readers of YAML differ about it."""
 
-    position: Position
+    position: Position | None
     text: str
     value: bool | int | float | str | None
     ambiguous: bool = False
@@ -45,7 +48,7 @@ class Scalar(msgspec.Struct, frozen=True):
 class Sequence(msgspec.Struct, frozen=True):
     """A list."""
 
-    position: Position
+    position: Position | None
     items: tuple["Node", ...]
     size: int
     height: int
@@ -55,14 +58,14 @@ class Entry(msgspec.Struct, frozen=True):
     """One key of a mapping and its value."""
 
     key: str
-    position: Position
+    position: Position | None
     value: "Node"
 
 
 class Mapping(msgspec.Struct, frozen=True):
     """An object; keys are text and differ."""
 
-    position: Position
+    position: Position | None
     entries: tuple[Entry, ...]
     size: int
     height: int
@@ -88,6 +91,17 @@ def read(data: bytes, file: str) -> tuple[list[Node], list[Problem]]:
     except PolicyError as error:
         problems += error.problems
     return documents, problems
+
+
+def node_of(value: Any) -> Node:
+    """The node of a JSON value. Text is text here, whatever YAML would read it as."""
+    if isinstance(value, abc.Mapping):
+        entries = tuple(Entry(str(key), None, node_of(below)) for key, below in value.items())
+        return Mapping(None, entries, *_extent([entry.value for entry in entries]))
+    if isinstance(value, list | tuple):
+        items = [node_of(item) for item in value]
+        return Sequence(None, tuple(items), *_extent(items))
+    return Scalar(None, str(value).lower() if isinstance(value, bool) else str(value), value)
 
 
 class _Reader:
@@ -172,6 +186,7 @@ class _Reader:
                 self._refuse(at, "found a list or an object as a key; a key is a word")
             if key.text in entries:
                 first = entries[key.text].position
+                assert first is not None, "what is read from text has positions"
                 self._note(at, f"found the key {key.text!r} twice in one object, first on line {first.line}")
             value = self._node(next(self.events), depth + 1)
             entries.setdefault(key.text, Entry(key.text, at, value))

@@ -25,7 +25,12 @@ class Problem(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.position.line}:{self.position.column}" if self.position else self.file
-        return f"{where}: {_line(self.path)}: {_line(self.text)}" if self.path else f"{where}: {_line(self.text)}"
+        return f"{where}: {self.said}"
+
+    @property
+    def said(self) -> str:
+        """The field and what is wrong with it, on one line; for where the file is known."""
+        return f"{_line(self.path)}: {_line(self.text)}" if self.path else _line(self.text)
 
 
 def _line(text: str) -> str:
