@@ -4,13 +4,13 @@
 `abandon` when the flow ended before the client could. Time is an argument: seconds since the epoch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.contract.flow import Reason
-from weir_sidecar.contract.trust import State
+from weir_sidecar.contract.trust import Said, State, Told, Word
 from weir_sidecar.core import trust_dump
 from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_entry import (
@@ -23,6 +23,7 @@ from weir_sidecar.core.trust_entry import (
     hear_of_app,
     move,
 )
+from weir_sidecar.core.trust_heard import Heard
 from weir_sidecar.core.trust_table import PERSONAL, Event
 
 _WEIGHT = {
@@ -100,6 +101,7 @@ class TrustCache:
         self._said: dict[Key, Entry] = {}
         self._said_hosts: frozenset[str] = frozenset()
         self._certificates: dict[str, Entry] = {}
+        self._heard = Heard(workload)
 
     def admit(self, host: str, uid: int | None, ja4: str | None, now: float, since: float | None = None) -> Admission:
         """What to do with a flow that the policy wants intercepted.
@@ -107,7 +109,7 @@ class TrustCache:
         `since` is when it was first asked for this flow, if it had to wait.
         """
         key = Key(host, App(self._workload, uid, ja4))
-        if self._said and (word := self._word_on(key)) is not None:
+        if (self._said or self._heard.words) and (word := self._word_on(key)) is not None:
             if word.state is State.PINNED:
                 return Bypass(Reason.PINNED)
             return InterceptNow(Reason.APPROVED, Ticket(key))
@@ -142,6 +144,19 @@ class TrustCache:
         """Never intercept from now on. Arguments as for `approve`. Both raise `TrustCacheFullError`."""
         self._say(host, uid, ja4, Event.PIN, now)
 
+    def adopt(self, said: Sequence[Said], learned: Iterable[Told], now: float) -> None:
+        """Take what the control plane tells now; what it told before and does not tell any more no longer holds.
+
+        Words said here (`approve`, `pin`) stay, and come first where both say something about the same. A word that is
+        new makes what was learned about it forgotten, as if it had been said here.
+        """
+        for word in self._heard.replace(said, learned, self.settings.max_entries, now):
+            for key in [key for key in self._learned if _covers(word.host, word.uid, word.ja4, key)]:
+                del self._learned[key]
+            if word.word is Word.FORGET and word.uid is None and word.ja4 is None:
+                self._certificates.pop(word.host, None)
+        self.revision += 1
+
     def forget(self, host: str, uid: int | None, ja4: str | None) -> int:
         """Drop all that was learned or said about what the arguments cover (see `approve`); returns how many entries."""
         gone = [key for key in (*self._learned, *self._said) if _covers(host, uid, ja4, key)]
@@ -170,15 +185,24 @@ class TrustCache:
         self.revision += 1
 
     def entries(self, now: float) -> list[Entry]:
-        """All that is known, people's words first. What expired is still told until a flow comes to probe it."""
+        """All that this pod knows, words said here first. What expired is still told until a flow comes to probe it."""
         learned = [case.entry for case in self._learned.values() if case.entry.state is not State.UNKNOWN]
         certificates = [entry for entry in self._certificates.values() if bypass_runs(entry, now, self.settings)]
         return [*self._said.values(), *certificates, *learned]
 
+    def heard(self) -> list[Entry]:
+        """What the control plane told: people's words, and bypasses of other pods."""
+        return self._heard.entries()
+
     def dump(self, now: float) -> bytes:
         """Write down all that is known, for `load`."""
         return trust_dump.encode(
-            trust_dump.Dump(workload=self._workload, authority=self._authority, entries=tuple(self.entries(now)))
+            trust_dump.Dump(
+                workload=self._workload,
+                authority=self._authority,
+                entries=tuple(self.entries(now)),
+                heard=tuple(self.heard()),
+            )
         )
 
     @classmethod
@@ -207,6 +231,7 @@ class TrustCache:
             if same_authority or entry.state is not State.TRUSTED:
                 cache._restore(entry)
         cache._said_hosts = frozenset(key.host for key in cache._said)
+        cache._heard.restore(dump.heard)
         return cache
 
     def _restore(self, entry: Entry) -> None:
@@ -228,6 +253,8 @@ class TrustCache:
                     return self._bypass(case, now)
                 case.entry = move(case.entry, Event.EXPIRED, now, self.settings)
                 self.revision += 1
+        if self._heard and (reason := self._hearsay(key, now)) is not None:
+            return Bypass(reason)
         probed = next((case for case in cases if case.entry.state is State.PROBATION), None)
         held = next((case for case in cases if self._is_held(case, now)), None)
         if held is not None and probed is not None:
@@ -241,6 +268,10 @@ class TrustCache:
             self._keep(case)
         return InterceptNow(None if probed is None else Reason.PROBATION, ticket)
 
+    def _hearsay(self, key: Key, now: float) -> Reason | None:
+        own, *app = [case.entry.state for case in self._cases(key, now)]
+        return self._heard.bypass(key, own, app[0] if app else None, now, self.settings)
+
     def _is_held(self, case: _Case, now: float) -> bool:
         """A canary is in flight and not overdue (one that is due later than any can began before the clock moved)."""
         return case.canary is not None and not case.open and now < case.until <= now + self._canary_wait
@@ -253,7 +284,9 @@ class TrustCache:
 
     def _learn(self, key: Key, outcome: Outcome, alert: int | None, now: float) -> None:
         if (word := self._word_on(key)) is not None:
-            self._said[_key(word, self._workload)] = hear(word, outcome, alert, now, self.settings)[0]
+            key = _key(word, self._workload)
+            words = self._said if key in self._said else self._heard.words
+            words[key] = hear(word, outcome, alert, now, self.settings)[0]
             return
         own, *app = self._cases(key, now)
         states = [case.entry.state for case in (own, *app)]
@@ -337,11 +370,12 @@ class TrustCache:
         self.revision += 1
 
     def _word_on(self, key: Key) -> Entry | None:
-        """What a person said about a flow: the most specific word counts, the host before the app."""
+        """What a person said about a flow: the most specific word counts, the host before the app, here before there."""
         for host in (key.host, ANY_HOST):
-            if host in self._said_hosts:
+            if host in self._said_hosts or host in self._heard.hosts:
                 for app in _covering_apps(key.app):
-                    if (word := self._said.get(Key(host, app))) is not None:
+                    about = Key(host, app)
+                    if (word := self._said.get(about) or self._heard.words.get(about)) is not None:
                         return word
         return None
 

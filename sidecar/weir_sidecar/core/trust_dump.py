@@ -7,6 +7,7 @@ import msgspec
 from weir_sidecar.contract.flow import Reason
 from weir_sidecar.contract.trust import State
 from weir_sidecar.core.trust_entry import Entry, reason_for
+from weir_sidecar.core.trust_table import PERSONAL
 
 
 class TrustDumpError(ValueError):
@@ -14,12 +15,16 @@ class TrustDumpError(ValueError):
 
 
 class Dump(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`authority` names the CA (any stable text) that TRUSTED entries trust; another CA has to earn it anew."""
+    """`authority` names the CA (any stable text) that TRUSTED entries trust; another CA has to earn it anew.
+
+    `heard` is what the control plane told: it holds until it tells something else.
+    """
 
     version: Literal["weir.dev/trust/v1alpha1"] = "weir.dev/trust/v1alpha1"
     workload: str = ""
     authority: str = ""
     entries: tuple[Entry, ...] = ()
+    heard: tuple[Entry, ...] = ()
 
 
 def encode(dump: Dump) -> bytes:
@@ -33,9 +38,14 @@ def decode(data: bytes) -> Dump:
         dump = msgspec.json.decode(data, type=Dump)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise TrustDumpError(f"trust cache: {error}") from error
-    for entry in dump.entries:
+    for entry in (*dump.entries, *dump.heard):
         if wrong := _incoherence(entry):
             raise TrustDumpError(f"trust cache: entry for {entry.host!r} in state {entry.state}: {wrong}")
+    for entry in dump.heard:
+        if entry.state is not State.BYPASSED and entry.state not in PERSONAL:
+            raise TrustDumpError(
+                f"trust cache: {entry.host!r} was heard of in state {entry.state}; bypasses and words are"
+            )
     return dump
 
 

@@ -8,6 +8,8 @@ The law:
 3. Only the clock leads from BYPASSED to PROBATION, and only a probe (or a straggler's first byte) from there to TRUSTED.
 4. SUSPECTED never harms a TRUSTED entry: health checks and cancelled connections look the same.
 5. PINNED and APPROVED are entered and left by a person's word alone; nothing seen on the wire changes them.
+6. HEARD (another pod of the workload bypasses) moves only what this pod has not settled itself: never what it trusts,
+   never what it bypasses or probes already. No entry keeps that state: it holds while it is told (`trust_heard`).
 
     UNKNOWN -> TRUSTED | FAILING -> BYPASSED(until) -> PROBATION -> TRUSTED | BYPASSED(longer)
 """
@@ -25,6 +27,7 @@ class Event(StrEnum):
     DISTRUSTED = "distrusted"
     NOTHING = "nothing"
     EXPIRED = "expired"
+    HEARD = "heard"
     PIN = "pin"
     APPROVE = "approve"
     FORGET = "forget"
@@ -41,6 +44,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.DISTRUSTED: State.BYPASSED,
         Event.NOTHING: State.UNKNOWN,
         Event.EXPIRED: State.UNKNOWN,
+        Event.HEARD: State.BYPASSED,
         **_BY_A_PERSON,
     },
     State.TRUSTED: {
@@ -49,6 +53,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.DISTRUSTED: State.BYPASSED,
         Event.NOTHING: State.TRUSTED,
         Event.EXPIRED: State.TRUSTED,
+        Event.HEARD: State.TRUSTED,
         **_BY_A_PERSON,
     },
     State.FAILING: {
@@ -57,6 +62,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.DISTRUSTED: State.BYPASSED,
         Event.NOTHING: State.FAILING,
         Event.EXPIRED: State.FAILING,
+        Event.HEARD: State.BYPASSED,
         **_BY_A_PERSON,
     },
     State.BYPASSED: {
@@ -65,6 +71,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.DISTRUSTED: State.BYPASSED,
         Event.NOTHING: State.BYPASSED,
         Event.EXPIRED: State.PROBATION,
+        Event.HEARD: State.BYPASSED,
         **_BY_A_PERSON,
     },
     State.PROBATION: {
@@ -73,6 +80,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.DISTRUSTED: State.BYPASSED,
         Event.NOTHING: State.PROBATION,
         Event.EXPIRED: State.PROBATION,
+        Event.HEARD: State.PROBATION,
         **_BY_A_PERSON,
     },
     State.PINNED: {
@@ -81,6 +89,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.DISTRUSTED: State.PINNED,
         Event.NOTHING: State.PINNED,
         Event.EXPIRED: State.PINNED,
+        Event.HEARD: State.PINNED,
         **_BY_A_PERSON,
     },
     State.APPROVED: {
@@ -89,6 +98,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
         Event.DISTRUSTED: State.APPROVED,
         Event.NOTHING: State.APPROVED,
         Event.EXPIRED: State.APPROVED,
+        Event.HEARD: State.APPROVED,
         **_BY_A_PERSON,
     },
 }

@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from weir_sidecar.contract.config import FailOpen
 from weir_sidecar.contract.flow import Reason
-from weir_sidecar.contract.trust import State
+from weir_sidecar.contract.trust import Said, State, Told, Word
 from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_cache import Bypass, InterceptNow, Ticket, TrustCache, Wait
 from weir_sidecar.core.trust_entry import ANY_HOST, bypass_runs
@@ -21,6 +21,19 @@ hosts = st.sampled_from([f"{letter}.test" for letter in "abcdefgh"])
 uids = st.sampled_from([None, 0, 1000])
 ja4s = st.sampled_from([None, "j1", "j2"])
 words = st.sampled_from(["pin", "approve"])
+said_afar = st.lists(st.builds(Said, hosts | st.just(ANY_HOST), st.sampled_from(Word), uids, ja4s), max_size=3)
+learned_afar = st.lists(
+    st.builds(
+        Told,
+        hosts | st.just(ANY_HOST),
+        st.sampled_from(State),
+        uids,
+        ja4s,
+        st.sampled_from([None, Reason.CLIENT_DISTRUSTS_CA, Reason.CLIENT_CERTIFICATE_REQUESTED]),
+        expires_at=st.sampled_from([None, 1e9, 1e9 + 60, 1e9 + 1e6]),
+    ),
+    max_size=4,
+)
 FAILURES = [Outcome.SUSPICION, Outcome.WEAK_SUSPICION, Outcome.DISTRUSTED]
 
 
@@ -36,6 +49,8 @@ class Machine(RuleBasedStateMachine):
         self.failed_ja4: set[str | None] = set()
         self.said: dict[tuple[str, int | None, str | None], str] = {}
         self.asked_for_certificate: set[str] = set()
+        self.said_afar: dict[tuple[str, int | None, str | None], str] = {}
+        self.learned_afar: list[Told] = []
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 4.9, 5.0, 60.0, 200.0, -3600.0]))
     def time_passes(self, seconds: float) -> None:
@@ -51,10 +66,10 @@ class Machine(RuleBasedStateMachine):
                 assert word == "pin"
             case Bypass(reason=Reason.CLIENT_CERTIFICATE_REQUESTED):
                 assert word is None
-                assert host in self.asked_for_certificate
+                assert host in self.asked_for_certificate or self.heard(host, uid, ja4)
             case Bypass():
                 assert word is None
-                assert ja4 in self.failed_ja4  # never without evidence
+                assert ja4 in self.failed_ja4 or self.heard(host, uid, ja4)  # never without evidence
             case Wait(until=until):
                 assert word is None
                 assert self.now < until <= self.now + CANARY_WAIT
@@ -126,6 +141,28 @@ class Machine(RuleBasedStateMachine):
         self.cache.remember_client_certificate(host, self.now)
         self.asked_for_certificate.add(host)
 
+    @rule(said=said_afar, learned=learned_afar)
+    def the_control_plane_tells(self, said: list[Said], learned: list[Told]) -> None:
+        before = {(e.host, e.uid, e.ja4): e for e in self.cache.entries(self.now)}
+        self.cache.adopt(said, learned, self.now)
+        for entry in self.cache.entries(self.now):
+            assert before[entry.host, entry.uid, entry.ja4] == entry  # at most forgotten
+        self.said_afar = {(s.host, s.uid, s.ja4): s.word.value for s in said if s.word is not Word.FORGET}
+        self.learned_afar = learned
+        self.canaries.clear()
+
+    def heard(self, host: str, uid: int | None, ja4: str | None) -> bool:
+        """Somebody was heard to bypass this, and still does; and this pod does not trust it."""
+        about = {(host, uid, ja4), (host, None, None), (ANY_HOST, uid, ja4)}
+        known = {(e.host, e.uid, e.ja4): e.state for e in self.cache.entries(self.now)}
+        return known.get((host, uid, ja4)) in (None, State.FAILING) and any(
+            (told.host, told.uid, told.ja4) in about
+            and told.state is State.BYPASSED
+            and told.expires_at is not None
+            and self.now < told.expires_at <= self.now + self.settings.max_ttl
+            for told in self.learned_afar
+        )
+
     @rule()
     def restart(self) -> None:
         before = self.cache.entries(self.now)
@@ -138,6 +175,8 @@ class Machine(RuleBasedStateMachine):
             for app in ((uid, ja4), (uid, None), (None, ja4), (None, None)):
                 if (name, *app) in self.said:
                     return self.said[name, *app]
+                if (name, *app) in self.said_afar:
+                    return self.said_afar[name, *app]
         return None
 
     @invariant()

@@ -7,15 +7,15 @@ import pytest
 from weir_sidecar.contract.trust import State
 from weir_sidecar.core.trust_table import PERSONAL, TRANSITIONS, Event, after
 
-LEARNED = ["trusted", "suspected", "distrusted", "nothing", "expired"]
+LEARNED = ["trusted", "suspected", "distrusted", "nothing", "expired", "heard"]
 EXPECTED = """
-unknown    trusted  failing   bypassed  unknown   unknown
-trusted    trusted  trusted   bypassed  trusted   trusted
-failing    trusted  failing   bypassed  failing   failing
-bypassed   trusted  bypassed  bypassed  bypassed  probation
-probation  trusted  bypassed  bypassed  probation probation
-pinned     pinned   pinned    pinned    pinned    pinned
-approved   approved approved  approved  approved  approved
+unknown    trusted  failing   bypassed  unknown   unknown    bypassed
+trusted    trusted  trusted   bypassed  trusted   trusted    trusted
+failing    trusted  failing   bypassed  failing   failing    bypassed
+bypassed   trusted  bypassed  bypassed  bypassed  probation  bypassed
+probation  trusted  bypassed  bypassed  probation probation  probation
+pinned     pinned   pinned    pinned    pinned    pinned     pinned
+approved   approved approved  approved  approved  approved   approved
 """
 CELLS = [
     (State(state), Event(event), State(follows))
@@ -55,5 +55,9 @@ def test_bypass_needs_evidence() -> None:
         for state, event in product(State, Event)
         if after(state, event) is State.BYPASSED and state is not State.BYPASSED
     }
-    assert {event for _, event in enter} == {Event.DISTRUSTED, Event.SUSPECTED}
+    assert {event for _, event in enter} == {Event.DISTRUSTED, Event.SUSPECTED, Event.HEARD}
     assert [state for state, event in enter if event is Event.SUSPECTED] == [State.PROBATION]
+
+
+def test_hearsay_moves_only_what_is_not_settled() -> None:
+    assert [state for state in State if after(state, Event.HEARD) is not state] == [State.UNKNOWN, State.FAILING]
