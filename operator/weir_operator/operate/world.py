@@ -1,0 +1,97 @@
+"""What the operator knows of the cluster, as one value. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from weir_operator.cluster.facts import NamespaceFacts, PodFacts
+from weir_operator.cluster.policies import Policies, PolicyKey
+
+type Object = Mapping[str, Any]
+"""An API object, as JSON has it."""
+
+EXCEPTION = "TrustException"
+INTERCEPTION_KINDS = ("InterceptionPolicy", "ClusterInterceptionPolicy")
+TRUST_KINDS = ("TrustPolicy", "ClusterTrustPolicy")
+PLURALS = {
+    "InterceptionPolicy": "interceptionpolicies",
+    "ClusterInterceptionPolicy": "clusterinterceptionpolicies",
+    "TrustPolicy": "trustpolicies",
+    "ClusterTrustPolicy": "clustertrustpolicies",
+    EXCEPTION: "trustexceptions",
+}
+"""The kinds whose statuses are the operator's, and what they are called in paths."""
+
+
+class World(msgspec.Struct, frozen=True):
+    """The cluster at one moment. `current`: how many sidecars of each policy said that they run what it now comes to.
+
+    Pods in `excluded` namespaces are never offered to the webhook: they count nowhere.
+    """
+
+    policies: Policies
+    objects: Mapping[PolicyKey, Object]
+    """Policies and TrustExceptions."""
+    namespaces: Mapping[str, NamespaceFacts]
+    pods: tuple[PodFacts, ...]
+    current: Mapping[str, int]
+    """By `str(PolicyKey)`."""
+    excluded: frozenset[str]
+
+
+def key_of(obj: Object) -> PolicyKey:
+    """What an object of these kinds is called."""
+    metadata = obj["metadata"]
+    return PolicyKey(obj["kind"], metadata.get("namespace"), metadata["name"])
+
+
+def version_of(obj: Object) -> int:
+    """An object's resourceVersion, as a number: of two states of an object the greater is the later (KEP-5504)."""
+    return int(obj["metadata"]["resourceVersion"])
+
+
+def path_of(key: PolicyKey) -> str:
+    """Where the API server has an object."""
+    place = f"namespaces/{key.namespace}/" if key.namespace else ""
+    return f"/apis/weir.dev/v1alpha1/{place}{PLURALS[key.kind]}/{key.name}"
+
+
+def changed_at(obj: Object) -> str:
+    """When the spec was last written, RFC 3339; when the object was made, where the server does not tell.
+
+    Source: metadata.managedFields, whose entries have a time each; those of subresources are not about the spec.
+    """
+    metadata = obj["metadata"]
+    written: list[str] = [
+        entry["time"]
+        for entry in metadata.get("managedFields") or ()
+        if not entry.get("subresource") and "f:spec" in entry.get("fieldsV1", {}) and "time" in entry
+    ]
+    made: str = metadata.get("creationTimestamp") or ""
+    return max(made, *written) if written else made
+
+
+def summed(summaries: Iterable[Object]) -> dict[str, int]:
+    """How many sidecars are current, by policy, of the summaries that the serving replicas keep in ConfigMaps.
+
+    A summary that cannot be read counts as none: its replica writes it anew.
+    """
+    total: dict[str, int] = {}
+    for summary in summaries:
+        try:
+            told = msgspec.json.decode((summary.get("data") or {}).get("summary", "{}"), type=_Summary)
+        except msgspec.MsgspecError:
+            continue
+        for key, count in told.policies.items():
+            total[key] = total.get(key, 0) + count.current
+    return total
+
+
+class _Count(msgspec.Struct, frozen=True):
+    connected: int = 0
+    current: int = 0
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    policies: dict[str, _Count] = {}
