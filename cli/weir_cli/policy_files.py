@@ -29,7 +29,7 @@ class Compiled(msgspec.Struct, frozen=True):
     notices: tuple[str, ...]
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
+def add_argument(parser: argparse._ActionsContainer) -> None:
     """Add `-f FILE`, which may be given several times."""
     parser.add_argument(
         "-f",

@@ -1,4 +1,7 @@
-"""`weir explain`: what would happen to a flow, and which rule says so. Asks the policies; sends nothing, changes nothing."""
+"""`weir explain`: what would happen to a flow, and which rule says so. Sends nothing, changes nothing.
+
+Asks policy files, or with --pod the policies of a cluster and what is known of the pod's workload.
+"""
 
 import argparse
 import os
@@ -12,7 +15,12 @@ from typing import Any
 import msgspec
 
 from weir_cli import policy_files
+from weir_cli.cluster import kubectl
+from weir_cli.cluster.captured import Bearing, CapturedPod, captured_pod
+from weir_cli.cluster.kubectl import KubectlError
+from weir_cli.text import printable
 from weir_operator import grammar
+from weir_operator.cluster.policies import Policies
 from weir_sidecar.contract.config import (
     CaptureMode,
     FailureMode,
@@ -28,6 +36,9 @@ from weir_sidecar.core.trust_cache import Bypass, InterceptNow, TrustCache
 from weir_sidecar.core.trust_dump import TrustDumpError
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 from weir_sidecar.edge.dns_query import DOH_CANARY
+
+ANY_ADDRESS = "192.0.2.1"
+"""Stands for "some address" where none is given: it is nobody's (RFC 5737), so rules about networks hardly match it."""
 
 NOT_CAPTURED = "not_captured"
 """What no record says, because such a flow has none: the kernel never brings it to the sidecar."""
@@ -60,10 +71,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    policy_files.add_argument(parser)
+    source = parser.add_mutually_exclusive_group()
+    policy_files.add_argument(source)
+    source.add_argument("--pod", metavar="[NS/]NAME", help="a pod of a cluster, instead of policy files")
+    kubectl.add_arguments(parser)
     parser.add_argument("--host", type=_host, help="the name in SNI, Host or the DNS query")
-    parser.add_argument("--address", type=_address, required=True, help="where the flow goes to")
-    parser.add_argument("--port", type=_port, required=True)
+    parser.add_argument("--address", type=_address, help="where the flow goes to; default with --host: any")
+    parser.add_argument("--port", type=_port, default=443, help="default: 443")
     parser.add_argument("--uid", type=_uid, help="the client's user id")
     parser.add_argument("--ja4", type=_ja4, help="the fingerprint of the client's ClientHello")
     parser.add_argument(
@@ -79,35 +93,93 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print decision, rule and reason. Status 2: a policy file is wrong."""
-    compiled = policy_files.read_or_report(args.files)
-    if compiled is None:
+    """Print decision, rule and reason. Status 1: the cluster cannot be asked; 2: a policy file, or an argument is wrong."""
+    if args.address is None and args.host is None:
+        print("weir explain: give --host, --address, or both: where does the flow go to?", file=sys.stderr)
         return 2
-    policy_files.report_notices(compiled)
     facts = FlowFacts(
         protocol=args.protocol or _usual_protocol(args.host, args.port),
-        address=args.address,
+        address=args.address or ANY_ADDRESS,
         port=args.port,
         host=args.host,
         uid=args.uid,
         ja4=args.ja4,
     )
+    return _run_for_files(args, facts) if args.pod is None else _run_for_pod(args, facts)
+
+
+def _run_for_files(args: argparse.Namespace, facts: FlowFacts) -> int:
+    compiled = policy_files.read_or_report(args.files)
+    if compiled is None:
+        return 2
+    policy_files.report_notices(compiled)
     try:
         learned = None if args.state is None else _learned(args.state)
         answer = explain(compiled.config, facts, learned)
     except (OSError, TrustDumpError) as error:
         print(f"weir: --state {args.state}: {error}", file=sys.stderr)
         return 2
-    if args.output == "json":
+    _print(answer, facts, _conditions(answer, facts, compiled.config), args.output)
+    return 0
+
+
+def _run_for_pod(args: argparse.Namespace, facts: FlowFacts) -> int:
+    try:
+        pod = captured_pod(kubectl.from_arguments(args), args.pod)
+    except KubectlError as error:
+        print(f"weir explain: {printable(str(error))}", file=sys.stderr)
+        return 1
+    config = (pod.plan or Policies.unselected()).config
+    answer = explain_in_pod(pod, config, facts)
+    bearing = [] if facts.host is None else pod.about(facts.host)
+    maybe = [f"{one.name}: {_app(one)}: {_WHY[one.reason]}" for one in bearing if not _is_of(one, facts)]
+    _print(answer, facts, [*_conditions(answer, facts, config), *maybe], args.output)
+    return 0
+
+
+def explain_in_pod(pod: CapturedPod, config: SidecarConfig, facts: FlowFacts) -> Answer:
+    """What happens to a flow of a pod whose policies come to `config`."""
+    if not pod.facts.captured:
+        selected = "a policy selects this pod, but" if pod.plan else "no policy selects this pod, and"
+        return Answer(
+            Decision.PASSTHROUGH, NOT_CAPTURED, None, f"{selected} it has no sidecar: `weir status` says more"
+        )
+    answer = explain(config, facts)
+    if answer.decision is not Decision.INTERCEPT or facts.protocol is not Protocol.TLS or facts.host is None:
+        return answer
+    known = next((one for one in pod.about(facts.host) if _is_of(one, facts)), None)
+    if known is None:
+        return answer
+    decision = Decision.INTERCEPT if known.intercept else Decision.PASSTHROUGH
+    return Answer(decision, known.reason, answer.rule, f"{_WHY[known.reason]}: TrustException {known.name}")
+
+
+def _is_of(one: Bearing, facts: FlowFacts) -> bool:
+    return one.uid in (None, facts.uid) and one.ja4 in (None, facts.ja4)
+
+
+def _app(one: Bearing) -> str:
+    parts = [f"the user is {one.uid}" if one.uid is not None else "", f"the JA4 is {one.ja4}" if one.ja4 else ""]
+    return " and ".join(filter(None, parts))
+
+
+def _conditions(answer: Answer, facts: FlowFacts, config: SidecarConfig) -> list[str]:
+    """What the answer rests on that was not told."""
+    if facts.host and answer.decision is not Decision.DENY and config.verify_address is VerifyAddress.DENY:
+        return ["DNS gave the pod this address for this name; verifyAddress is Deny"]
+    return []
+
+
+def _print(answer: Answer, facts: FlowFacts, conditions: list[str], output: str | None) -> None:
+    if output == "json":
         print(msgspec.json.encode(_as_json(answer, facts)).decode())
-        return 0
+        return
     print(f"decision: {answer.decision}")
     print(f"rule:     {answer.rule or 'none'}")
     print(f"reason:   {answer.reason}")
     print(f"why:      {answer.why}")
-    if facts.host and answer.decision is not Decision.DENY and compiled.config.verify_address is VerifyAddress.DENY:
-        print("if:       DNS gave the pod this address for this name; verifyAddress is Deny")
-    return 0
+    for condition in conditions:
+        print(f"if:       {condition}")
 
 
 def explain(config: SidecarConfig, facts: FlowFacts, learned: bytes | None = None) -> Answer:

@@ -182,8 +182,6 @@ def test_a_state_that_cannot_be_read_is_told(content, tmp_path, capsys):
 @pytest.mark.parametrize(
     "argv",
     [
-        "--port 443",
-        "--address 192.0.2.1",
         "--address example.com --port 443",
         "--address 192.0.2.1 --port 0",
         "--address 192.0.2.1 --port 65536",
@@ -198,6 +196,15 @@ def test_wrong_arguments_exit_with_2(argv, capsys):
         main(["explain", *argv.split()])
     assert caught.value.code == 2
     assert "weir explain: error: " in capsys.readouterr().err
+
+
+def test_a_flow_goes_somewhere(capsys):
+    assert main(["explain", "--port", "443"]) == 2
+    assert "give --host, --address, or both" in capsys.readouterr().err
+
+
+def test_an_address_is_enough_and_the_port_is_that_of_https(capsys):
+    assert "decision: intercept" in ask(capsys, "--address", "192.0.2.1", example="debug")
 
 
 def test_wrong_policies_exit_with_2(tmp_path, capsys):

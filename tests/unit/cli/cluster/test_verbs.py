@@ -191,3 +191,55 @@ def test_doctor_tells_what_is_there_and_what_is_missing(kubectl, capsys):
         line.startswith("MISSING webhook weir-mutating: failurePolicy Ignore; it has no caBundle") for line in lines
     )
     assert any(line.startswith("MISSING webhook weir-validating") for line in lines)
+
+
+def answer_pod(kubectl, *, captured=True, policies=(), exceptions=()):
+    sidecar = [{"name": "weir-sidecar"}] if captured else []
+    owner = [{"controller": True, "kind": "ReplicaSet", "name": "web-5d4f"}]
+    labels = {"app": "web", "pod-template-hash": "5d4f"}
+    metadata = {"namespace": "shop", "name": "web-5d4f-x", "uid": "u", "labels": labels, "ownerReferences": owner}
+    kubectl.answer("pod", "web-5d4f-x", out={"metadata": metadata, "spec": {"initContainers": sidecar}})
+    kubectl.answer("get", "namespace", "shop", out={"metadata": {"name": "shop"}})
+    kubectl.answer("clusterinterceptionpolicies.weir.dev,clustertrustpolicies.weir.dev", out={"items": []})
+    kubectl.answer("interceptionpolicies.weir.dev,trustpolicies.weir.dev", out={"items": list(policies)})
+    kubectl.answer("get", EXCEPTIONS, out={"items": list(exceptions)})
+
+
+def interception(**spec):
+    metadata = {"name": "p", "namespace": "shop", "generation": 1}
+    return {"apiVersion": "weir.dev/v1alpha1", "kind": "InterceptionPolicy", "metadata": metadata, "spec": spec}
+
+
+def test_explain_asks_the_policies_of_a_pod(kubectl, capsys):
+    deny = interception(rules=[{"name": "no", "match": {"hosts": ["bank.example"]}, "action": "Deny"}])
+    answer_pod(kubectl, policies=[deny])
+    assert main(["explain", "--pod", "shop/web-5d4f-x", "--host", "bank.example"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == ["decision: deny", "rule:     p/no"]
+
+
+def test_explain_knows_what_the_workload_learned(kubectl, capsys):
+    other = exception("job-1", "bank.example", workload="job")
+    answer_pod(kubectl, policies=[interception()], exceptions=[other, exception("web-1", "bank.example", uid=1000)])
+    flow = ["explain", "--pod", "web-5d4f-x", "-n", "shop", "--host", "bank.example"]
+    assert main([*flow, "--uid", "1000"]) == 0
+    assert main(flow) == 0
+    learned, unknown = capsys.readouterr().out.split("decision: ")[1:]
+    assert learned.startswith("passthrough")
+    assert "TrustException web-1" in learned
+    assert unknown.startswith("intercept")
+    assert "if:       web-1: the user is 1000: this client did not trust the CA" in unknown
+    assert "job-1" not in learned + unknown
+
+
+def test_explain_knows_a_persons_word(kubectl, capsys):
+    answer_pod(
+        kubectl, policies=[interception()], exceptions=[exception("web-1", "bank.example", decision="Passthrough")]
+    )
+    assert main(["explain", "--pod", "shop/web-5d4f-x", "--host", "bank.example"]) == 0
+    assert "reason:   pinned" in capsys.readouterr().out
+
+
+def test_explain_of_a_pod_without_sidecar(kubectl, capsys):
+    answer_pod(kubectl, captured=False, policies=[interception()])
+    assert main(["explain", "--pod", "shop/web-5d4f-x", "--host", "bank.example"]) == 0
+    assert "a policy selects this pod, but it has no sidecar" in capsys.readouterr().out
