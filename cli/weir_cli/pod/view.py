@@ -7,7 +7,7 @@ import msgspec
 
 from weir_cli.pod import names, syscalls
 from weir_cli.pod.names import Pod
-from weir_cli.pod.trust_env import TrustFiles
+from weir_operator.injection.variables import TrustFiles
 
 BUNDLE = "ca-certificates.crt"
 AUTHORITY = "ca.crt"

@@ -16,11 +16,6 @@ TOKEN_DIR = f"{RUN}/token"
 TOKEN = f"{TOKEN_DIR}/token"
 """The service account token for the config stream."""
 
-AUTHORITY = f"{RUN}/ca"
-"""The Secret that `ca.secretRef` names."""
-ROOTS = f"{RUN}/roots"
-"""The ConfigMaps that `roots[].configMap` names, a directory each."""
-
 TRUST = f"{RUN}/trust"
 """tmpfs with public files, written by the init container, read by every container."""
 BUNDLE = "bundle.crt"

@@ -1,8 +1,8 @@
 """The variables that lead runtimes to the CA."""
 
 from weir_cli.pod import trust_env
-from weir_cli.pod.trust_env import TrustFiles
 from weir_operator.compile import Injection
+from weir_operator.injection.variables import TrustFiles
 
 FILES = TrustFiles("/t/bundle", "/t/ca", "/t/store")
 
