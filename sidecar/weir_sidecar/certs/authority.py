@@ -1,4 +1,4 @@
-"""The pod's certificate authority: made in the sidecar, signs leaves, and its key never leaves memory or tmpfs."""
+"""The pod's certificate authority: made in the pod or given by a Secret; its key never leaves memory or tmpfs."""
 
 import datetime as dt
 import hashlib
@@ -7,7 +7,7 @@ import hashlib
 import cryptography.hazmat.backends.openssl.backend  # noqa: F401
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 _BACKDATE = dt.timedelta(days=1)
@@ -17,15 +17,20 @@ LIFETIME = dt.timedelta(days=3650)
 """Longer than a pod lives: applications have loaded this CA, and would not know a new one."""
 
 
-class Authority:
-    """A CA: ECDSA P-256 key and self-signed certificate (RFC 5280), with the extensions strict clients ask for."""
+type Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+
+class Authority:
+    """What signs leaves: a key, its certificate, and those that lead from there towards a root (RFC 5280).
+
+    One that is made here is a root of its own: ECDSA P-256, with the extensions that strict clients ask for.
+    """
+
+    def __init__(self, key: Key, certificate: x509.Certificate, chain: tuple[x509.Certificate, ...] = ()) -> None:
         self.key = key
         self.certificate = certificate
-        self._key_identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
-            certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        )
+        self.chain = chain
+        self._key_identifier = _key_identifier(certificate)
 
     @classmethod
     def create(cls, now: dt.datetime, name: str = "Weir CA") -> "Authority":
@@ -57,12 +62,22 @@ class Authority:
 
     @classmethod
     def load(cls, key_pem: bytes, certificate_pem: bytes) -> "Authority":
-        """The CA that was written before. Raises `ValueError` where the two do not belong together."""
+        """The CA that `key_pem` and `certificate_pem` wrote. Raises `ValueError` where the two do not belong together."""
         key = serialization.load_pem_private_key(key_pem, password=None)
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        certificate, *chain = x509.load_pem_x509_certificates(certificate_pem)
+        if not isinstance(key, Key.__value__) or key.public_key() != certificate.public_key():
             raise ValueError("the CA's key and certificate do not belong together")
-        return cls(key, certificate)
+        return cls(key, certificate, tuple(chain))
+
+    @property
+    def intermediates(self) -> tuple[x509.Certificate, ...]:
+        """What a server sends after a leaf: the way to the root, but not a root, which the client has or does not trust."""
+        return tuple(one for one in (self.certificate, *self.chain) if one.issuer != one.subject)
+
+    @property
+    def not_valid_after(self) -> dt.datetime:
+        """When the first of its certificates ends: no leaf verifies after that."""
+        return min(one.not_valid_after_utc for one in (self.certificate, *self.chain))
 
     def key_pem(self) -> bytes:
         """The private key, PKCS #8, unencrypted: for tmpfs only."""
@@ -71,8 +86,8 @@ class Authority:
         )
 
     def certificate_pem(self) -> bytes:
-        """The certificate, PEM."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
+        """The certificate and its chain, PEM."""
+        return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in (self.certificate, *self.chain))
 
     def fingerprint(self) -> str:
         """SHA-256 of the certificate, hexadecimal."""
@@ -85,6 +100,17 @@ class Authority:
             .add_extension(self._key_identifier, critical=False)
             .sign(self.key, hashes.SHA256())
         )
+
+
+def _key_identifier(certificate: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    try:
+        given = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        # The way that most CAs count it (RFC 5280, 4.2.1.2); clients only use it to choose between CAs of one name.
+        public = certificate.public_key()
+        assert isinstance(public, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(public)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(given)
 
 
 def _key_usage(*, cert_sign: bool) -> x509.KeyUsage:

@@ -59,6 +59,23 @@ def certificates(pem: bytes) -> tuple[bytes, ...]:
     return tuple(_der(number, block) for number, block in enumerate(blocks, 1))
 
 
+def united(*texts: bytes) -> tuple[bytes, ...]:
+    """The certificates of several PEM texts in DER, each once, in order; a text may hold none. Raises `BundleError`."""
+    found = (der for text in texts if _CERTIFICATE.search(text) for der in certificates(text))
+    return tuple(dict.fromkeys(found))
+
+
+def to_pem(certificates_der: Iterable[bytes]) -> bytes:
+    """Certificates in DER as PEM text (RFC 7468)."""
+    return b"".join(map(_block, certificates_der))
+
+
+def _block(der: bytes) -> bytes:
+    text = base64.b64encode(der)
+    lines = b"\n".join(text[start : start + 64] for start in range(0, len(text), 64))
+    return b"-----BEGIN CERTIFICATE-----\n" + lines + b"\n-----END CERTIFICATE-----\n"
+
+
 def _der(number: int, block: bytes) -> bytes:
     try:
         return base64.b64decode(b"".join(block.split()), validate=True)

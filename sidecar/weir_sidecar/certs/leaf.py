@@ -19,6 +19,8 @@ class LeafMinter:
         self._lifetime = lifetime
         self.key = ec.generate_private_key(ec.SECP256R1())
         self._public = self.key.public_key()
+        self.chain = authority.intermediates
+        """What is sent to the client after a leaf."""
         self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._public)
 
     def mirror(self, upstream: x509.Certificate, now: dt.datetime) -> x509.Certificate:
@@ -26,9 +28,9 @@ class LeafMinter:
 
         Never valid for longer than the upstream's certificate or the CA, and never before either. `now` is aware, in UTC.
         """
-        authority = self._authority.certificate
-        not_before = max(upstream.not_valid_before_utc, authority.not_valid_before_utc, now - _BACKDATE)
-        not_after = min(upstream.not_valid_after_utc, authority.not_valid_after_utc, now + self._lifetime)
+        authority = self._authority
+        not_before = max(upstream.not_valid_before_utc, authority.certificate.not_valid_before_utc, now - _BACKDATE)
+        not_after = min(upstream.not_valid_after_utc, authority.not_valid_after, now + self._lifetime)
         subject = _subject(upstream)
         names = _subject_alternative_names(upstream)
         builder = (

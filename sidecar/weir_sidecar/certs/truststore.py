@@ -14,6 +14,7 @@ PASSWORD = "changeit"  # noqa: S105 - public by custom: it only guards against d
 _MAGIC = 0xFEEDFEED
 _VERSION = 2
 _TRUSTED_CERTIFICATE = 2
+_SECRET = PASSWORD.encode("utf-16-be")
 _WHITENER = b"Mighty Aphrodite"  # Part of the format's digest.
 
 
@@ -22,7 +23,7 @@ def serialize(certificates: Iterable[bytes], created: float) -> bytes:
     entries = [_entry(f"root-{number:04d}", der, created) for number, der in enumerate(certificates, 1)]
     body = struct.pack(">III", _MAGIC, _VERSION, len(entries)) + b"".join(entries)
     # SHA-1 is the format's choice and a check against damage, not a signature.
-    digest = hashlib.sha1(PASSWORD.encode("utf-16-be") + _WHITENER + body, usedforsecurity=False)
+    digest = hashlib.sha1(_SECRET + _WHITENER + body, usedforsecurity=False)
     return body + digest.digest()
 
 

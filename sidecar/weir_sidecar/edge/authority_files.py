@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+from contextlib import suppress
 
 from weir_sidecar.certs.authority import Authority
 
@@ -11,17 +12,28 @@ CERTIFICATE = "ca.crt"
 
 def load_or_create(directory: int, now: dt.datetime) -> Authority:
     """The pod's CA, from an open directory. Files that do not fit together are replaced by a new CA."""
+    authority = load(directory)
+    if authority is None:
+        authority = Authority.create(now)
+        store(directory, authority)
+    return authority
+
+
+def load(directory: int) -> Authority | None:
+    """The CA that is there; None where there is none, or half of one, written by a process that was killed."""
     try:
         return Authority.load(_read(directory, KEY), _read(directory, CERTIFICATE))
-    except FileNotFoundError:
-        pass
-    except ValueError:
-        os.unlink(KEY, dir_fd=directory)  # half written by a sidecar that was killed
-    authority = Authority.create(now)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def store(directory: int, authority: Authority) -> None:
+    """Write the CA, in place of any other: never is a key there beside the certificate of another."""
+    with suppress(FileNotFoundError):
+        os.unlink(KEY, dir_fd=directory)
     # The certificate first: a key without its certificate could never be told from a stranger's.
     _write(directory, CERTIFICATE, authority.certificate_pem(), 0o644)
     _write(directory, KEY, authority.key_pem(), 0o600)
-    return authority
 
 
 def _read(directory: int, name: str) -> bytes:

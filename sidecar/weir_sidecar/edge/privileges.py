@@ -33,6 +33,7 @@ class Capability(IntEnum):
     SETUID = 7
     SETPCAP = 8
     NET_BIND_SERVICE = 10
+    NET_ADMIN = 12
     NET_RAW = 13
 
 

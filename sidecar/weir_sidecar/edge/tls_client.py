@@ -54,6 +54,8 @@ class ClientTLS:
         context.set_alpn_select_callback(_select_alpn)
         context.use_certificate(leaf)
         context.use_privatekey(self._minter.key)
+        for intermediate in self._minter.chain:
+            context.add_extra_chain_cert(intermediate)
         # Renewed at half its life, so that no client sees a leaf that is about to end.
         self._contexts[fingerprint] = (context, now + (leaf.not_valid_after_utc - now) / 2)
         if len(self._contexts) > _CONTEXTS:

@@ -1,0 +1,217 @@
+"""The set-up of a pod, step by step. Each step may have been done before: an init container may run again.
+
+Order: what only root may read is read; rules, which need NET_ADMIN, are loaded; privileges are dropped for good; files are
+made as the user that the sidecar will be. A pod whose sandbox was made anew has no rules but its old volumes: it gets
+rules, and keeps its CA.
+"""
+
+import datetime as dt
+import time
+from collections.abc import Callable
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from weir_sidecar.certs import bundle, provided
+from weir_sidecar.certs.authority import Authority
+from weir_sidecar.certs.provided import Provided, ProvidedError
+from weir_sidecar.contract import config as contract
+from weir_sidecar.contract.config import ConfigError, SidecarConfig
+from weir_sidecar.edge import authority_files, privileges
+from weir_sidecar.edge.privileges import Capability
+from weir_sidecar.netfilter.literals import RulesetError
+from weir_sidecar.netsetup import capture
+from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.podsetup import trust_files
+from weir_sidecar.podsetup.errors import SetupError
+from weir_sidecar.podsetup.volume import Directory, read_together
+
+CONFIG = "config.json"
+RUN = "run"
+TRUSTED = "trusted.crt"
+"""In the sidecar's directory: what applications were told to trust when the CA came from a Secret."""
+
+_NEEDED = (Capability.NET_ADMIN, Capability.SETUID, Capability.SETGID)
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where the volumes are mounted; see `__main__`."""
+
+    info: str
+    pod: str
+    trust: str
+
+
+class Edge(msgspec.Struct, frozen=True):
+    """What is outside: the kernel, the clock, and where to say things that do not end the set-up."""
+
+    apply: Callable[[SidecarConfig], None]
+    check: Callable[[SidecarConfig], tuple[str, ...]]
+    status: Callable[[], privileges.Status]
+    drop: Callable[[int, int], object]
+    now: Callable[[], dt.datetime]
+    warn: Callable[[str], None]
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """What was read with privileges."""
+
+    config: SidecarConfig
+    roots: tuple[bytes, ...]
+    secret: dict[str, bytes] | None
+
+
+def run(places: Places, edge: Edge) -> str:
+    """Set the pod up; what was done, in words. Raises `SetupError`."""
+    read = _read(places, edge)
+    _require_capabilities(edge.status())
+    seconds = _load_rules(read.config, edge)
+    identity = read.config.identity
+    try:
+        edge.drop(identity.uid, identity.gid)
+    except privileges.PrivilegeError as error:
+        raise SetupError(f"{error}; the container needs the capabilities SETUID and SETGID") from error
+    run_dir = Directory.volume(places.pod).subdirectory(RUN, 0o700)
+    run_dir.write(CONFIG, contract.encode(read.config), 0o600)
+    ours, said = _authority(run_dir, read, edge)
+    made = trust_files.make(read.roots, ours.trusted, places.trust)
+    _publish(places.trust, made)
+    return (
+        f"rules loaded in {seconds:.2f} s, CA {ours.authority.fingerprint()[:16]} {said},"
+        f" bundle of {made.certificates} certificates"
+    )
+
+
+def _read(places: Places, edge: Edge) -> _Read:
+    path = f"{places.info}/{CONFIG}"
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow to import
+            config = contract.decode(file.read())
+    except OSError as error:
+        raise SetupError(f"{path}: {error.strerror}; it must hold the pod's annotation weir.dev/config") from error
+    except ConfigError as error:
+        raise SetupError(
+            f"{path}: {error}; it is the pod's annotation weir.dev/config, which only Weir writes"
+        ) from error
+    directory = config.trust.authority_dir
+    try:
+        secret = None if directory is None else read_together(directory, provided.NAMES)
+    except OSError as error:
+        raise SetupError(f"{directory}: {error.strerror}; the Secret of ca.secretRef must be mounted there") from error
+    return _Read(config, _roots(config, edge), secret)
+
+
+def _roots(config: SidecarConfig, edge: Edge) -> tuple[bytes, ...]:
+    """PEM texts: the public roots, and those of the policy that can be read."""
+    upstream = config.trust.upstream
+    given = [("a root of the policy", text.encode()) for text in upstream.roots_pem]
+    for path in upstream.roots_files:
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123 - as above
+                given.append((path, file.read()))
+        except FileNotFoundError:
+            continue  # an optional ConfigMap that is not there
+        except OSError as error:
+            edge.warn(f"{path}: {error.strerror}; left out of what applications trust")
+    texts = [bundle.system_roots(bundle.system_bundles())]
+    for name, text in given:
+        try:
+            # One certificate that cannot be read would make a Java trust store unreadable as a whole.
+            read = x509.load_pem_x509_certificates(text)
+        except ValueError as error:
+            edge.warn(f"{name}: found no readable PEM certificates ({error}); left out of what applications trust")
+        else:
+            texts.append(bundle.to_pem(one.public_bytes(Encoding.DER) for one in read))
+    return tuple(texts)
+
+
+def _require_capabilities(status: privileges.Status) -> None:
+    missing = [capability.name for capability in _NEEDED if not status.has(capability)]
+    if missing:
+        raise SetupError(
+            f"found uid {min(status.uids)} without the capabilities {', '.join(missing)}; this container must start as root"
+            f" with capabilities.add [{', '.join(one.name for one in _NEEDED)}]: see whether the namespace's Pod Security"
+            " level or an admission policy forbids it"
+        )
+
+
+def _load_rules(config: SidecarConfig, edge: Edge) -> float:
+    """Load the rules, and look that they are there; how many seconds it took."""
+    started = time.monotonic()
+    try:
+        edge.apply(config)
+        missing = edge.check(config)
+    except RulesetError as error:
+        raise SetupError(f"the config asks for rules that cannot be: {error}; correct the policy") from error
+    except CaptureError as error:
+        raise SetupError(
+            f"the rules could not be loaded: {error.command}: {error.found}; the node's kernel needs nf_tables, with tproxy"
+            " and socket matches unless capture.mode is Redirect (modules nf_tables, nft_tproxy, nft_socket, nft_fib_inet,"
+            " nft_ct, nft_reject_inet)"
+        ) from error
+    if missing:
+        raise SetupError(f"the rules were loaded and are not there: {'; '.join(missing)}; something else changes them")
+    return time.monotonic() - started
+
+
+def _authority(run_dir: Directory, read: _Read, edge: Edge) -> tuple[Provided, str]:
+    """The CA that signs and the CAs to be trusted, and where it comes from.
+
+    A pod keeps the CA that it began with while leaves of full length can be signed: its applications have loaded it.
+    """
+    now = edge.now()
+    kept = authority_files.load(run_dir.descriptor)
+    if kept is not None and kept.not_valid_after - now <= dt.timedelta(seconds=read.config.trust.leaf_lifetime):
+        kept = None
+    if read.secret is None:
+        authority = kept or Authority.create(now)
+        chosen, said = Provided(authority, (authority.certificate,)), "kept" if kept else "made"
+    else:
+        chosen, said = _from_secret(run_dir, read, kept, edge)
+        run_dir.write(TRUSTED, _pem(chosen.trusted), 0o600)
+    if kept is None:
+        authority_files.store(run_dir.descriptor, chosen.authority)
+    return chosen, said
+
+
+def _from_secret(run_dir: Directory, read: _Read, kept: Authority | None, edge: Edge) -> tuple[Provided, str]:
+    assert read.secret is not None
+    try:
+        given = provided.read(read.secret, edge.now())
+    except ProvidedError as error:
+        text = f"the CA of the Secret at {read.config.trust.authority_dir} cannot be used: {error}"
+        if kept is None:
+            raise SetupError(text) from error
+        edge.warn(f"{text}; the CA that this pod began with stays")
+        given = None
+    if given is not None and kept is None:
+        return given, "from the Secret"
+    assert kept is not None
+    before = run_dir.read(TRUSTED)
+    trusted = x509.load_pem_x509_certificates(before) if before else [kept.certificate]
+    return Provided(kept, tuple(dict.fromkeys((*trusted, *(given.trusted if given else ()))))), "kept"
+
+
+def _publish(path: str, made: trust_files.TrustFiles) -> None:
+    volume = Directory.volume(path)
+    hashed = volume.subdirectory(trust_files.HASHED, 0o755)
+    hashed.hold(made.hashed, made.links, 0o644)
+    for name, data in made.files.items():
+        volume.write(name, data, 0o644)
+
+
+def _pem(certificates: tuple[x509.Certificate, ...]) -> bytes:
+    return bundle.to_pem(one.public_bytes(Encoding.DER) for one in certificates)
+
+
+def edge_of(now: Callable[[], dt.datetime], warn: Callable[[str], None]) -> Edge:
+    """The real one."""
+    return Edge(
+        apply=capture.apply,
+        check=capture.check,
+        status=privileges.read_status,
+        drop=lambda uid, gid: privileges.drop(uid, gid, keep=()),
+        now=now,
+        warn=warn,
+    )
