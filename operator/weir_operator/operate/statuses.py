@@ -33,14 +33,15 @@ def statuses(world: World, tallies: Mapping[PolicyKey, Tally], now: datetime) ->
     users = _users(world)
     wanted: dict[PolicyKey, Status] = {}
     for key, obj in world.objects.items():
+        generation = {"observedGeneration": obj["metadata"].get("generation", 0)}
         if key.kind in INTERCEPTION_KINDS:
             pods = tallies.get(key, Tally())
             current = min(world.current.get(str(key), 0), pods.captured)
             conditions = _interception(world, key, obj, pods, current)
-            wanted[key] = {"conditions": _timed(conditions, obj, now)} | _pods(pods, current)
+            wanted[key] = generation | {"conditions": _timed(conditions, obj, now)} | _pods(pods, current)
         elif key.kind in TRUST_KINDS:
             policies = users.get(key, ())
-            wanted[key] = {
+            wanted[key] = generation | {
                 "conditions": _timed((_accepted(world, key),), obj, now),
                 "references": len(policies),
                 "referredBy": list(policies[:MAX_LISTED]),
