@@ -55,7 +55,7 @@ class Client:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._tls = _tls(access)
+        self._tls = tls_context(access)
         self._token = access.token
         self._token_until = 0.0
         self._session: aiohttp.ClientSession | None = None
@@ -230,7 +230,8 @@ def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return made
 
 
-def _tls(access: Access) -> ssl.SSLContext:
+def tls_context(access: Access) -> ssl.SSLContext:
+    """How to verify the API server, and to be known to it by a certificate. Raises `KubeconfigError`."""
     cadata = access.authorities.decode("ascii", "replace") if access.authorities else None
     try:
         context = ssl.create_default_context(cadata=cadata)

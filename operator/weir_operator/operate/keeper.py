@@ -147,7 +147,9 @@ class _One:
     """One object, by its name: watching a single name is all that the operator's role allows."""
 
     def __init__(self, client: Client, path: str, name: str, on_change: Callable[[], None]) -> None:
-        self._reflector = Reflector(client, path, plain, field_selector=f"metadata.name={name}")
+        self._reflector = Reflector(
+            client, path, plain, field_selector=f"metadata.name={name}", on_problem=_log.warning
+        )
         self._reflector.subscribe(lambda *_: on_change())
         self.run = self._reflector.run
         self.synced = self._reflector.synced

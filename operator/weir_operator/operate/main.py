@@ -10,12 +10,15 @@ from enum import StrEnum
 
 from weir_operator import grammar
 from weir_operator.kube.client import Client
+from weir_operator.kube.kubeconfig import Access, KubeconfigError, find_access
 from weir_operator.operate.certificates import OVERLAP
 from weir_operator.operate.health import serving
 from weir_operator.operate.keeper import Keeper, Names
 from weir_operator.operate.metrics import Metrics
 from weir_operator.operate.observed import Observed
 from weir_operator.operate.reconcile import Reconciler
+
+_log = logging.getLogger(__name__)
 
 
 class Certificates(StrEnum):
@@ -53,17 +56,20 @@ def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel(logging.ERROR)  # it is quiet about each object, and loud about its own
-    if args.kubeconfig:
-        os.environ["KUBECONFIG"] = args.kubeconfig  # kopf logs in for itself
-    asyncio.run(_operate(args))
+    try:
+        access = find_access(os.environ, args.kubeconfig)
+    except KubeconfigError as error:
+        _log.error("%s", error)
+        return 2
+    asyncio.run(_operate(args, access))
     return 0
 
 
-async def _operate(args: argparse.Namespace) -> None:
+async def _operate(args: argparse.Namespace, access: Access) -> None:
     metrics = Metrics()
-    async with Client.from_environment(args.kubeconfig) as client, serving(metrics, args.health_port):
+    async with Client(access) as client, serving(metrics, args.health_port):
         reconciler = Reconciler(client, _now, metrics)
-        observed = Observed(client, args.namespace, reconciler.touch)
+        observed = Observed(client, access, args.namespace, reconciler.touch)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(observed.run()), tasks.create_task(reconciler.run(observed))]
             if args.certificates is Certificates.SELF:

@@ -11,6 +11,7 @@ from weir_operator.cluster.facts import NamespaceFacts, PodFacts, namespace_fact
 from weir_operator.cluster.policies import Policies, PolicyKey
 from weir_operator.kube.client import Client
 from weir_operator.kube.errors import ApiError
+from weir_operator.kube.kubeconfig import Access
 from weir_operator.kube.reflector import Reflector, plain
 from weir_operator.operate.store import Store
 from weir_operator.operate.watch import Watcher
@@ -27,24 +28,31 @@ _RETRY_SECONDS = 5.0
 class Observed:
     """Follows policies, TrustExceptions, namespaces, pods and the summaries of the serving replicas."""
 
-    def __init__(self, client: Client, namespace: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, client: Client, access: Access, namespace: str, on_change: Callable[[], None]) -> None:
         self._client = client
+        self._access = access
         self.store = Store(on_change)
         self._excluded = frozenset({"kube-system", namespace})
         self._policies = Policies.of(())
         self._read: list[Object] = []
         self._listed = asyncio.Event()
-        self._namespaces = Reflector(client, "/api/v1/namespaces", _namespace, metadata_only=True)
-        self._pods = Reflector(client, "/api/v1/pods", _pod)
+        self._namespaces = Reflector(
+            client, "/api/v1/namespaces", _namespace, metadata_only=True, on_problem=_log.warning
+        )
+        self._pods = Reflector(client, "/api/v1/pods", _pod, on_problem=_log.warning)
         self._summaries = Reflector(
-            client, f"/api/v1/namespaces/{namespace}/configmaps", plain, label_selector=f"{SUMMARY_LABEL}=true"
+            client,
+            f"/api/v1/namespaces/{namespace}/configmaps",
+            plain,
+            label_selector=f"{SUMMARY_LABEL}=true",
+            on_problem=_log.warning,
         )
         for reflector in (self._namespaces, self._pods, self._summaries):
-            reflector.subscribe(lambda _change, _key, old, new: on_change() if old != new else None)
+            reflector.subscribe(lambda *_: on_change())
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        watcher = Watcher(self.store.seen)
+        watcher = Watcher(self._access, self.store.seen)
         watcher.start()
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -47,7 +47,7 @@ def statuses(world: World, tallies: Mapping[PolicyKey, Tally], now: datetime) ->
                 "referredBy": list(policies[:MAX_LISTED]),
             }
         elif key.kind == EXCEPTION:
-            wanted[key] = {"conditions": _timed(_exception(obj), obj, now)}
+            wanted[key] = generation | {"conditions": _timed(_exception(obj), obj, now)}
     return wanted
 
 

@@ -11,8 +11,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import kopf
 
+from weir_operator.kube.client import tls_context
+from weir_operator.kube.kubeconfig import Access
 from weir_operator.operate.world import PLURALS, Object
 
 _log = logging.getLogger(__name__)
@@ -26,7 +29,8 @@ type Seen = Callable[[str | None, Object], None]
 class Watcher:
     """Follows all policies and TrustExceptions, from `start` to `stop`. `seen` is called in the loop that started it."""
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, access: Access, seen: Seen) -> None:
+        self._access = access
         self._seen = seen
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -38,7 +42,7 @@ class Watcher:
         def seen(kind: str | None, obj: Object) -> None:
             loop.call_soon_threadsafe(self._seen, kind, obj)
 
-        registry = _registry(seen)
+        registry = _registry(self._access, seen)
         self._thread = threading.Thread(target=self._run, args=(registry,), name="kopf", daemon=True)
         self._thread.start()
 
@@ -59,21 +63,29 @@ class Watcher:
             self._stop.wait(RESTART_SECONDS)
 
 
-def _registry(seen: Seen) -> kopf.OperatorRegistry:
+def _registry(access: Access, seen: Seen) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
-    kopf.on.login(registry=registry)(_login)
+
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        """Called at the start, and again when the token is refused: it is read anew."""
+        return _session(access)
 
     async def event(event: kopf.RawEvent, **_: Any) -> None:
         seen(event["type"], dict(event["object"]))
 
+    kopf.on.login(registry=registry)(login)
     for plural in PLURALS.values():
         kopf.on.event("weir.dev", "v1alpha1", plural, registry=registry)(event)
     return registry
 
 
-def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """As the pod that this process is in; else by the kubeconfig that KUBECONFIG names."""
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+def _session(access: Access) -> kopf.AiohttpSession:
+    token = access.token_file.read_text().strip() if access.token_file else access.token
+    headers = {"Authorization": f"Bearer {token}"} if token else None
+    connector = aiohttp.TCPConnector(ssl=tls_context(access))
+    return kopf.AiohttpSession(
+        server=access.server, aiohttp_session=aiohttp.ClientSession(connector=connector, headers=headers)
+    )
 
 
 def _settings() -> kopf.OperatorSettings:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.verification import PolicyBuilder, Store
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -209,9 +211,6 @@ def test_what_is_no_pair_is_not_readable(change):
 
 
 def test_an_rsa_pair_is_not_one_of_ours():
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
     key = rsa.generate_private_key(65537, 2048)
     leaf = LabAuthority.root("other").leaf(LeafShape(names=("a.example",), key=key))
     encoded = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -133,8 +133,8 @@ def test_an_exception_for_what_is_no_host_is_not_accepted():
     assert "https://a.example" in accepted["message"]
 
 
-def test_of_an_exception_only_the_conditions_are_the_operators():
-    assert set(status_of(exception(status={"state": "Bypassed"}))) == {"conditions"}
+def test_of_an_exception_only_the_conditions_and_their_generation_are_the_operators():
+    assert set(status_of(exception(status={"state": "Bypassed"}))) == {"observedGeneration", "conditions"}
 
 
 def test_the_time_of_transition_moves_with_the_status_and_not_with_the_message():
