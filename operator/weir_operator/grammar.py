@@ -68,6 +68,15 @@ def host(text: str) -> str:
     raise UnreadableError(allowed)
 
 
+def subject_host(text: str) -> str:
+    """What trust is learned about: one host name, an address where no name is known, or `*`, every host of a client."""
+    if _is_address(text):
+        return address(text)
+    if text != "*" and text.startswith("*"):
+        raise UnreadableError('one host name, an address, or "*" alone')
+    return host(text)
+
+
 def cidr(text: str) -> str:
     """A network, or an address as the network of that one address; in its canonical form."""
     try:
@@ -123,6 +132,7 @@ TEXTS: dict[str, Callable[[str], str]] = {
     "name": name,
     "rule name": rule_name,
     "host": host,
+    "subject host": subject_host,
     "cidr": cidr,
     "address": address,
     "interface": interface,

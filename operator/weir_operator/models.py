@@ -35,6 +35,7 @@ def _grammar(name: str) -> msgspec.Meta:
 type Name = Annotated[str, _grammar("name")]
 type RuleName = Annotated[str, _grammar("rule name")]
 type Host = Annotated[str, _grammar("host")]
+type SubjectHost = Annotated[str, _grammar("subject host")]
 type CIDR = Annotated[str, _grammar("cidr")]
 type Address = Annotated[str, _grammar("address")]
 type Interface = Annotated[str, _grammar("interface")]
@@ -293,7 +294,7 @@ class ExceptionApp(_Model, frozen=True):
 class TrustExceptionSpec(_Model, frozen=True):
     """The spec of a TrustException. Without `workload` it is about every pod of the namespace; host `*` is every host."""
 
-    host: Host
+    host: SubjectHost
     workload: WorkloadRef | None = None
     app: ExceptionApp = ExceptionApp()
     decision: ExceptionDecision = ExceptionDecision.AUTO
