@@ -4,7 +4,8 @@ Cluster policies come before namespaced ones, then the lower `priority`, then th
 pod, namespaced ones cannot widen what it denies:
 
 - their `capture`, `failureMode`, `startup` and `verifyAddress` are ignored;
-- so are their `rules` if the cluster policies' default is Deny, because rules are asked before the default.
+- so are their `rules` if the cluster policies' default is Deny, because rules are asked before the default;
+- a rule of theirs that names addresses and no hosts does not spare a flow what `verifyAddress` refuses.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from weir_operator.cluster.documents import read_object
 from weir_operator.cluster.facts import NamespaceFacts
 from weir_operator.cluster.selection import Selection
 from weir_operator.cluster.selector import Selector, compile_selector
-from weir_operator.compile import Injection, compile_injection, compile_policies
+from weir_operator.compile import Injection, compile_injection, compile_policies, rules_of
 from weir_operator.load import Loaded
 from weir_operator.problems import PolicyError
 from weir_sidecar.contract.config import DNS, Action, Capture, SidecarConfig, encode
@@ -55,6 +56,8 @@ class Plan(msgspec.Struct, frozen=True):
     policies: tuple[PolicyKey, ...] = ()
     trust: tuple[PolicyKey, ...] = ()
     cluster: bool = False
+    share: bool = True
+    """Whether the pods of a workload are told what one of them learned about trust."""
 
 
 class _Interception(msgspec.Struct, frozen=True):
@@ -259,11 +262,12 @@ def _plan(policies: Sequence[_Interception], trust: Sequence[_Trust]) -> Plan:
         tuple(one.loaded for one in trust),
     )
     return Plan(
-        _revised(compile_policies(arranged, {})),
+        _revised(_doubting(compile_policies(arranged, {}), policies) if governed else compile_policies(arranged, {})),
         compile_injection(arranged),
         tuple(policy.key for policy in policies),
         tuple(one.key for one in trust),
         governed,
+        next((share for one in trust if (share := one.loaded.document.spec.fail_open.share) is not None), True),
     )
 
 
@@ -284,6 +288,13 @@ def _governed(policies: Iterable[_Interception]) -> Iterator[Loaded[models.Inter
             rules=() if default is Action.DENY else policy.spec.rules,
         )
         yield replace(policy.loaded, document=replace(policy.loaded.document, spec=spec))
+
+
+def _doubting(config: SidecarConfig, policies: Iterable[_Interception]) -> SidecarConfig:
+    """The config of policies of which some are cluster policies, with the rules of the others not trusting addresses."""
+    first = sum(1 for policy in policies if policy.key.cluster for _ in rules_of(policy.loaded.document))
+    doubting = (replace(rule, trusts_address=False) for rule in config.rules[first:])
+    return replace(config, rules=(*config.rules[:first], *doubting))
 
 
 def _revised(config: SidecarConfig) -> SidecarConfig:
