@@ -34,7 +34,7 @@ def main() -> int:
     began = _began()
     try:
         done = setup.run(places, setup.edge_of(clocks.utc, _say))
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         _say(str(error))
         return 1
     print(f"ready in {time.clock_gettime(time.CLOCK_BOOTTIME) - began:.2f} s: {done}", flush=True)  # noqa: T201

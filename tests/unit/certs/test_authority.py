@@ -4,9 +4,10 @@ import sys
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from samples import provided_ca
 from weir_sidecar.certs.authority import Authority
 
 NOW = dt.datetime(2030, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
@@ -52,6 +53,21 @@ def test_is_the_same_after_it_was_written_and_read(authority: Authority) -> None
 def test_refuses_a_key_of_another_certificate(authority: Authority) -> None:
     with pytest.raises(ValueError, match="do not belong together"):
         Authority.load(Authority.create(NOW).key_pem(), authority.certificate_pem())
+
+
+def test_keeps_its_chain_when_it_was_written_and_read() -> None:
+    root = provided_ca.make("Root")
+    middle = provided_ca.make("Middle", root)
+    signer = provided_ca.make("Signer", middle, key=rsa.generate_private_key(65537, 2048))
+    written = Authority(signer.key, signer.certificate, (middle.certificate,))
+    again = Authority.load(written.key_pem(), written.certificate_pem())
+    assert again.fingerprint() == written.fingerprint()
+    assert again.intermediates == (signer.certificate, middle.certificate)
+
+
+def test_a_root_of_its_own_sends_nothing_beside_the_leaf(authority: Authority) -> None:
+    assert authority.intermediates == ()
+    assert authority.not_valid_after == authority.certificate.not_valid_after_utc
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100])

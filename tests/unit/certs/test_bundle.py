@@ -50,3 +50,12 @@ def test_roots_come_from_the_first_bundle_that_has_any(tmp_path: Path) -> None:
     full.write_bytes(pem(b"root"))
     assert bundle.system_roots((str(empty), str(full))) == full.read_bytes()
     assert bundle.system_roots(()) == b""
+
+
+def test_what_several_texts_hold_is_there_once() -> None:
+    assert bundle.united(pem(b"a") + pem(b"b"), b"", b"no certificates", pem(b"b") + pem(b"c")) == (b"a", b"b", b"c")
+
+
+@given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=5))
+def test_what_is_written_as_pem_is_read_again(ders: list[bytes]) -> None:
+    assert bundle.certificates(bundle.to_pem(ders)) == tuple(ders)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from weir_sidecar.certs.authority import Authority
-from weir_sidecar.edge.authority_files import CERTIFICATE, KEY, load_or_create
+from weir_sidecar.edge.authority_files import CERTIFICATE, KEY, load, load_or_create, store
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 
@@ -66,3 +66,31 @@ def test_a_link_is_not_followed(directory: int, tmp_path: Path) -> None:
     (tmp_path / KEY).symlink_to(elsewhere)
     with pytest.raises(OSError, match="symbolic"):
         load_or_create(directory, NOW)
+
+
+def test_one_that_is_given_takes_the_place_of_another(directory: int, tmp_path: Path) -> None:
+    assert load(directory) is None
+    first, second = Authority.create(NOW), Authority.create(NOW)
+    store(directory, first)
+    store(directory, second)
+    found = load(directory)
+    assert found is not None
+    assert found.fingerprint() == second.fingerprint()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CERTIFICATE, KEY]
+
+
+def test_a_writer_that_was_killed_leaves_no_key_beside_a_strangers_certificate(
+    directory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(directory, Authority.create(NOW))
+    real = os.replace
+
+    def killed(source: str, target: str, **more: int) -> None:
+        real(source, target, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store(directory, Authority.create(NOW))
+    monkeypatch.undo()
+    assert load(directory) is None

@@ -2,11 +2,14 @@ import asyncio
 import datetime as dt
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 
 from lab.loopback import Wire, client_context, pair, run
 from lab.pki import Authority as Lab
 from lab.pki import LeafShape
+from samples import provided_ca
+from weir_sidecar.certs import provided
 from weir_sidecar.certs.authority import Authority
 from weir_sidecar.certs.leaf import LeafMinter
 from weir_sidecar.edge import tls_client
@@ -60,6 +63,24 @@ def test_speaks_what_was_agreed_upstream(version: str, number: int, alpn: bytes 
         shown = client.get_peer_certificate(as_cryptography=True)
         assert shown.not_valid_after_utc <= ORIGIN.not_valid_after_utc
         assert shown.issuer == AUTHORITY.certificate.subject
+
+    run(main)
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_client_that_knows_only_the_root_is_sent_the_intermediates(version: str) -> None:
+    async def main() -> None:
+        root = provided_ca.make("Root", now=NOW)
+        middle = provided_ca.make("Middle", root, now=NOW)
+        signer = provided_ca.make("Signer", middle, key=rsa.generate_private_key(65537, 2048), now=NOW)
+        authority = provided.read(provided_ca.Secret.of(signer, middle, trusted=(root,)).data, NOW).authority
+        tls = ClientTLS(LeafMinter(authority, DAY))
+        client, session = await met(tls, version, None, client_context(root.pem))
+        assert session is not None
+        shown = client.get_peer_cert_chain(as_cryptography=True)
+        assert [one.subject for one in shown[1:]] == [signer.certificate.subject, middle.certificate.subject]
+        _, session = await met(tls, version, None, client_context(provided_ca.make("Root", now=NOW).pem))
+        assert session is None
 
     run(main)
 
