@@ -46,7 +46,7 @@ def compile_policies(policies: Arranged, roots: Roots) -> config.SidecarConfig:
     specs = [one.document.spec for one in policies.interception]
     return replace(
         _overlay(config.SidecarConfig(), specs, "failure_mode", "startup", "default_action", "verify_address"),
-        rules=tuple(rule for one in policies.interception for rule in _rules(one.document)),
+        rules=tuple(rule for one in policies.interception for rule in rules_of(one.document)),
         capture=_capture([spec.capture for spec in specs]),
         trust=_trust(policies.trust, roots),
     )
@@ -119,7 +119,7 @@ def _secret(specs: Iterable[models.TrustSpec]) -> str | None:
     return ca.secret_ref.name if ca.source is models.CASource.SECRET and ca.secret_ref else None
 
 
-def _rules(policy: models.InterceptionPolicy) -> Iterator[config.Rule]:
+def rules_of(policy: models.InterceptionPolicy) -> Iterator[config.Rule]:
     """A policy's rules. A rule for several apps becomes one rule for each: any of them suffices."""
     for number, rule in enumerate(policy.spec.rules, 1):
         name = f"{policy.metadata.name}/{rule.name or f'rule-{number}'}"

@@ -223,12 +223,15 @@ class Match(_Value, frozen=True):
     ja4: tuple[str, ...] = ()
 
 
-class Rule(_Value, frozen=True):
+class Rule(_Value, frozen=True, omit_defaults=True):
     """One rule; the first that matches decides. `name` is what records and `explain` print."""
 
     name: str
     match: Match
     action: Action
+    trusts_address: bool = True
+    """With `cidrs` and without `hosts`: the flow rests on its address, so that `verify_address` has nothing to refuse.
+    False for a rule of somebody who may not say so: a false name is refused all the same."""
 
 
 class Upstream(_Value, frozen=True):

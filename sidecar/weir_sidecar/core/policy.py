@@ -127,7 +127,8 @@ def _compile(rule: Rule, before: list[_Rule], *, is_default: bool) -> _Rule:
         ja4=frozenset(match.ja4),
         query=_matches_queries(match, protocols, denies=denies),
         # A false name may also be one that slips past a rule that would have denied the true one.
-        rests_on_address=bool(match.cidrs and not match.hosts) and not any(r.denies and r.has_hosts for r in before),
+        rests_on_address=bool(rule.trusts_address and match.cidrs and not match.hosts)
+        and not any(r.denies and r.has_hosts for r in before),
     )
 
 
