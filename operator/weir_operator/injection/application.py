@@ -36,7 +36,9 @@ def equip(
     bare = without_ours(container)
     hidden = stores.hides_trust(bare, volumes)
     if hidden is not None:
-        text = f"mounts a volume of its own at {hidden}: it is not made to trust the CA, and will be passed through"
+        text = (
+            f"mounts a volume of its own at {hidden}, so Weir cannot put the CA there: its programs will not trust it"
+        )
         return bare, (_about(container, text),)
     mounts, mount_warnings = _mounts(bare, injection)
     env, env_warnings = _environment(bare, injection, {mount["mountPath"] for mount in mounts})
@@ -74,7 +76,7 @@ def _mounts(container: Mapping[str, Any], injection: Injection) -> tuple[list[di
                 for place in store.places
             ]
         else:
-            warnings.append(f"mounts {own[kept]} itself: {store.what} stays as it is there, without the CA")
+            warnings.append(f"mounts {own[kept]} itself: the CA is not put into {store.what}")
     return mounts, warnings
 
 
@@ -124,7 +126,7 @@ def _is_foreign(entry: Entry, wanted: Collection[str], covered: Collection[str])
 
 def _kept_text(names: Iterable[str]) -> str:
     return (
-        f"{', '.join(names)}: left as set by the container (env, envFrom), so programs that read it may not trust the CA;"
+        f"keeps its own {', '.join(names)} (env or envFrom): programs that read it may not trust the CA;"
         " injection.override: true replaces it"
     )
 

@@ -31,7 +31,9 @@ def warnings(pod: Mapping[str, Any]) -> Iterator[str]:
             "spec.shareProcessNamespace: found true: a container that runs as root can stop Weir's proxy; what happens"
             " then is what failureMode says"
         )
-    if "fsGroup" not in pod_security(pod) and {_user(pod, one) for one in containers(pod)} == {0}:
+    security_context = pod_security(pod)
+    users = {_user(pod, one) for one in containers(pod)}
+    if "runAsUser" in security_context and "fsGroup" not in security_context and users == {0}:
         yield (
             f"{_POD}.runAsUser: found 0 for every container: Kubernetes lets only root read the sidecar's token, so this pod"
             " gets no policy changes until it is started anew; set runAsUser on the containers instead, or an fsGroup"

@@ -29,7 +29,7 @@ _LINKED_DIRECTORIES = (
 
 
 class Store(msgspec.Struct, frozen=True):
-    """A trust file and the places it is mounted over. `linked` are other places that a distribution links these to."""
+    """A trust file, and the places of `what` it is mounted over. `linked` are other places that a distribution links these to."""
 
     what: str
     file: str
