@@ -1,8 +1,9 @@
 """The admin endpoint: health, metrics, config and trust cache to look at, and a control socket that may change things.
 
-Two doors with one set of routes. TCP on loopback is open to every process of the pod, the application too, so it can
+Three doors with one set of routes. TCP on loopback is open to every process of the pod, the application too, so it can
 only be read, and only under a loopback name (a web page that rebinds its DNS name gets nothing). The Unix socket is
-open to root and to the proxy's own UID. One request a connection; docs/metrics.md and `weir flows` say what it is for.
+open to root and to the proxy's own UID. The probe's port is open to the network, and tells health and metrics alone. One
+request a connection; docs/metrics.md and `weir flows` say what it is for.
 """
 
 import asyncio
@@ -10,12 +11,14 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from enum import Enum, auto
 from typing import Annotated
 
 import msgspec
 
 from weir_sidecar.contract.trust import Word
 from weir_sidecar.core.trust_change import TrustChange
+from weir_sidecar.edge.listeners import has_ipv6
 from weir_sidecar.edge.records import RING, RecordSink
 from weir_sidecar.wire.admin_request import AdminRequest, BadRequest, Method, NeedMore, parse
 
@@ -46,6 +49,18 @@ _JSON = "application/json"
 _JSON_LINES = "application/x-ndjson"
 _PLAIN = "text/plain; charset=utf-8"
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class DoorKind(Enum):
+    """Who may come in: any process of the pod, the proxy's own people, or the network."""
+
+    POD = auto()
+    CONTROL = auto()
+    PROBE = auto()
+
+
+_PROBE_PAGES = ("/healthz", "/readyz", "/metrics")
+"""What anybody may see: no name and no address is in it."""
 
 
 class AdminRoutes(msgspec.Struct, frozen=True):
@@ -134,6 +149,25 @@ def open_admin_socket(port: int) -> socket.socket:
     return admin
 
 
+def open_probe_sockets(port: int) -> tuple[socket.socket, ...]:
+    """Listen on every address of the pod, TCP `port`, a socket for each family the kernel has. Raises OSError."""
+    opened: list[socket.socket] = []
+    try:
+        for family in (socket.AF_INET, socket.AF_INET6) if has_ipv6() else (socket.AF_INET,):
+            probe = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            opened.append(probe)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", port))
+            probe.listen(MAX_CONNECTIONS)
+    except OSError:
+        for probe in opened:
+            probe.close()
+        raise
+    return tuple(opened)
+
+
 class Admin:
     """Serves the routes at the doors it is given. `uids` may use the control socket."""
 
@@ -146,9 +180,9 @@ class Admin:
         self._uids = frozenset(uids)
         self._doors: list[_Door] = []
 
-    def serve(self, listener: socket.socket) -> None:
-        """Serve at a listener and own it. A Unix socket is the control socket, TCP the door to look through."""
-        door = _Door(listener, control=listener.family == socket.AF_UNIX)
+    def serve(self, listener: socket.socket, kind: DoorKind) -> None:
+        """Serve at a listener, and own it."""
+        door = _Door(listener, kind)
         self._doors.append(door)
         self._loop.add_reader(listener, self._accept, door)
 
@@ -173,11 +207,16 @@ class Admin:
             return
         connection.setblocking(False)
         if len(door.tasks) >= MAX_CONNECTIONS:
-            _turn_away(connection)
-            return
+            if door.kind is not DoorKind.PROBE:
+                _turn_away(connection)
+                return
+            # Strangers who say nothing must not keep the kubelet out, who asks at once: the oldest goes.
+            oldest = next(iter(door.tasks))
+            del door.tasks[oldest]
+            oldest.cancel()
         task = self._loop.create_task(self._converse(door, connection))
-        door.tasks.add(task)
-        task.add_done_callback(door.tasks.discard)
+        door.tasks[task] = None
+        task.add_done_callback(lambda done: door.tasks.pop(done, None))
 
     def _reopen(self, door: "_Door") -> None:
         if door in self._doors:
@@ -197,7 +236,7 @@ class Admin:
             connection.close()
 
     def _forbidden(self, door: "_Door", connection: socket.socket) -> Response | None:
-        if not door.control:
+        if door.kind is not DoorKind.CONTROL:
             return None
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         uid = _UCRED.unpack(credentials)[1]
@@ -213,7 +252,7 @@ class Admin:
                 data += chunk
                 request = parse(data)
                 if not isinstance(request, NeedMore):
-                    return answer(request, self._routes, self._records, control=door.control)
+                    return answer(request, self._routes, self._records, door.kind)
                 if not chunk:
                     return error(400, "the request ends too early")
         except BadRequest as problem:
@@ -247,9 +286,10 @@ class Admin:
                 return  # the client is gone; the one who waits for its end sees that too
 
 
-def answer(request: AdminRequest, routes: AdminRoutes, records: RecordSink, *, control: bool) -> Response:
-    """The answer to a request that came through the control socket or, without `control`, from anybody in the pod."""
-    if not control and request.host not in _LOOPBACK_NAMES:
+def answer(request: AdminRequest, routes: AdminRoutes, records: RecordSink, kind: DoorKind) -> Response:
+    """The answer to a request that came through a door of that kind."""
+    control = kind is DoorKind.CONTROL
+    if kind is DoorKind.POD and request.host not in _LOOPBACK_NAMES:
         return error(403, f"Host is {request.host or 'missing'}; it must be localhost, 127.0.0.1 or [::1]")
     if request.method is Method.POST:
         if not control:
@@ -257,6 +297,15 @@ def answer(request: AdminRequest, routes: AdminRoutes, records: RecordSink, *, c
         return _change(request, routes)
     if control and request.path == "/flows":
         return _flows(request, records)
+    pages = _pages(routes, kind)
+    page = pages.get(request.path)
+    if page is None:
+        known = ", ".join((*pages, "/flows") if control else pages)
+        return error(404, f"there is no {request.path} here; there are {known}")
+    return page()
+
+
+def _pages(routes: AdminRoutes, kind: DoorKind) -> dict[str, Callable[[], Response]]:
     pages: dict[str, Callable[[], Response]] = {
         "/healthz": lambda: Response(200, _PLAIN, b"ok\n"),
         "/readyz": lambda: Response(200, _PLAIN, b"ok\n") if routes.ready() else error(503, "not ready"),
@@ -264,11 +313,7 @@ def answer(request: AdminRequest, routes: AdminRoutes, records: RecordSink, *, c
         "/config": lambda: Response(200, _JSON, routes.config()),
         "/trust": lambda: Response(200, _JSON, routes.trust()),
     }
-    page = pages.get(request.path)
-    if page is None:
-        known = ", ".join((*pages, "/flows") if control else pages)
-        return error(404, f"there is no {request.path} here; there are {known}")
-    return page()
+    return {path: pages[path] for path in _PROBE_PAGES} if kind is DoorKind.PROBE else pages
 
 
 def _turn_away(connection: socket.socket) -> None:
@@ -307,10 +352,10 @@ def _change(request: AdminRequest, routes: AdminRoutes) -> Response:
 class _Door:
     """A listener and the connections that came through it."""
 
-    def __init__(self, listener: socket.socket, *, control: bool) -> None:
+    def __init__(self, listener: socket.socket, kind: DoorKind) -> None:
         self.listener = listener
-        self.control = control
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.kind = kind
+        self.tasks: dict[asyncio.Task[None], None] = {}  # the oldest first
 
 
 class _Follower:

@@ -43,6 +43,9 @@ class Metrics:
         heartbeats_missed: Callable[[], int] = int,
     ) -> None:
         self.config_generation = 0
+        self.config_time = 0.0
+        self.stream_connected = False
+        self.stream_connections = 0
         self.flows_open = 0
         self.records_lost = dict.fromkeys(RecordSinkKind, 0)
         self._heartbeats_missed = heartbeats_missed
@@ -63,6 +66,18 @@ class Metrics:
         seconds = record.duration_ms / 1000
         self._buckets[bisect_left(DURATION_BUCKETS, seconds)] += 1
         self._duration_sum += seconds
+
+    def flows_by_decision(self) -> dict[str, int]:
+        """How many flows have ended, by what was decided about them."""
+        counts = dict.fromkeys((decision.value for decision in Decision), 0)
+        for (_, decision, _), count in self._flows.items():
+            counts[decision.value] += count
+        return counts
+
+    @property
+    def heartbeats_missed(self) -> int:
+        """Heartbeats that the kernel refused."""
+        return self._heartbeats_missed()
 
     def render(self) -> bytes:
         """All metrics as text."""
@@ -95,11 +110,13 @@ class Metrics:
             "weir_heartbeats_missed_total",
             "counter",
             "Heartbeats the kernel refused.",
-            _one(
-                self._heartbeats_missed(),
-            ),
+            _one(self._heartbeats_missed()),
         )
         yield "weir_config_generation", "gauge", "Generation of the config in force.", _one(self.config_generation)
+        yield "weir_config_timestamp_seconds", "gauge", "When the config in force was taken.", _one(self.config_time)
+        yield "weir_stream_connected", "gauge", "1 while the config stream is open.", _one(int(self.stream_connected))
+        connections = _one(self.stream_connections)
+        yield "weir_stream_connections_total", "counter", "Times the config stream was opened.", connections
         yield (
             "weir_build_info",
             "gauge",

@@ -6,7 +6,8 @@ non-root container gets no effective capability at all; under `weir run` it star
 
 import os
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 class Capability(IntEnum):
     """The capabilities that matter here, by their number in linux/capability.h."""
 
+    DAC_OVERRIDE = 1
     SETGID = 6
     SETUID = 7
     SETPCAP = 8
@@ -64,11 +66,24 @@ class Status(msgspec.Struct, frozen=True):
         return bool(self.effective >> capability & 1)
 
 
-def drop(uid: int, gid: int, keep: Iterable[Capability] = KEEP) -> Status:
+@contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """For a while, look for files as `uid`: a container's root without DAC_OVERRIDE may not enter its directories.
+
+    Needs root with SETUID. The effective capabilities are away meanwhile (capabilities(7)).
+    """
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def drop(uid: int, gid: int, group: int | None = None, keep: Iterable[Capability] = KEEP) -> Status:
     """Become `uid` and `gid` and keep of `keep` what is there; for good. Says what the process has afterwards.
 
-    To be called before the first thread starts: capabilities are per thread. A process that already is `uid` and
-    `gid` keeps its supplementary groups if it may not change them. The bounding set can be emptied only by who has
+    To be called before the first thread starts: capabilities are per thread. `group` is the only supplementary group
+    afterwards, if there is one. A process that already is `uid` and `gid` keeps its groups if it may not change them. The bounding set can be emptied only by who has
     SETPCAP; no_new_privs makes what is left of it worthless. Raises `PrivilegeError`.
     """
     import ctypes  # noqa: PLC0415 - a megabyte that only this function needs
@@ -81,7 +96,8 @@ def drop(uid: int, gid: int, keep: Iterable[Capability] = KEEP) -> Status:
     if before.has(Capability.SETPCAP):
         for number in range(_last_capability() + 1):
             _prctl(libc, _PR_CAPBSET_DROP, number)
-    _change_identity(libc, before, uid, gid)
+    groups = frozenset[int]() if group is None else frozenset((group,))
+    _change_identity(libc, before, uid, gid, groups)
     _prctl(libc, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _set_capabilities(libc, wanted)
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
@@ -89,15 +105,17 @@ def drop(uid: int, gid: int, keep: Iterable[Capability] = KEEP) -> Status:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(libc, _PR_SET_DUMPABLE, 0)
     after = read_status()
-    left = leftovers(before, after, uid, gid, wanted)
+    left = leftovers(before, after, uid, gid, wanted, groups)
     if left:
         raise PrivilegeError(f"privileges are left after dropping to uid {uid}, gid {gid}: {', '.join(left)}")
     return after
 
 
-def leftovers(before: Status, after: Status, uid: int, gid: int, wanted: int) -> list[str]:
+def leftovers(  # noqa: PLR0913, PLR0917  (before, after, and all that was asked for)
+    before: Status, after: Status, uid: int, gid: int, wanted: int, groups: frozenset[int] = frozenset()
+) -> list[str]:
     """What a process has `after` a drop that it should not have, in words; empty when all is well."""
-    groups_may_stay = before.groups if not before.has(Capability.SETGID) else frozenset[int]()
+    groups_may_stay = before.groups if not before.has(Capability.SETGID) else groups
     bounding_may_stay = before.bounding if not before.has(Capability.SETPCAP) else 0
     checks = (
         (after.uids == {uid}, f"uids {sorted(after.uids)}"),
@@ -132,9 +150,9 @@ def read_status(path: str = "/proc/self/status") -> Status:
     )
 
 
-def _change_identity(libc: "ctypes.CDLL", before: Status, uid: int, gid: int) -> None:
+def _change_identity(libc: "ctypes.CDLL", before: Status, uid: int, gid: int, groups: frozenset[int]) -> None:
     if before.has(Capability.SETGID):
-        os.setgroups([])
+        os.setgroups(list(groups))
     if before.uids == {uid} and before.gids == {gid}:
         return
     _prctl(libc, _PR_SET_KEEPCAPS, 1)

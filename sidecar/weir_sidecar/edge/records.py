@@ -31,6 +31,20 @@ def open_record_file(path: str) -> int:
     return os.open(path, flags, 0o644)
 
 
+def open_stdout() -> int:
+    """Standard output as a record file, which does not block. To be called before privileges are dropped; OSError.
+
+    O_NONBLOCK belongs to an open file, and standard error may be the same one: so a pipe or file is opened anew. What
+    cannot be (a socket) is taken as it is.
+    """
+    try:
+        return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        copy = os.dup(1)
+        os.set_blocking(copy, False)
+        return copy
+
+
 class RecordSink:
     """Takes records (it is called with each one). Owns the descriptor `file`, if there is one.
 

@@ -8,135 +8,70 @@ import asyncio
 import datetime as dt
 import gc
 import os
-import resource
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from random import random
 from socket import socket
 
-import msgspec
-from OpenSSL import crypto
-
 from weir_sidecar import __version__
-from weir_sidecar.certs.bundle import SYSTEM_BUNDLES, system_bundles, system_roots
+from weir_sidecar.certs.authority import Authority
 from weir_sidecar.certs.leaf import LeafMinter
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import CaptureMode, ConfigError, SidecarConfig
+from weir_sidecar.contract.config import CaptureMode, SidecarConfig
+from weir_sidecar.contract.stream import Exceptions, Health, Hello
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.policy import Policy
 from weir_sidecar.core.trust_change import TrustChange
-from weir_sidecar.edge import authority_files, clocks, privileges, resolver, trust_file
-from weir_sidecar.edge.admin import CONTROL_SOCKET, Admin, AdminRoutes, open_admin_socket, open_control_socket
+from weir_sidecar.edge import authority_files, clocks, privileges, trust_file
+from weir_sidecar.edge.admin import (
+    CONTROL_SOCKET,
+    Admin,
+    AdminRoutes,
+    DoorKind,
+    open_admin_socket,
+    open_control_socket,
+    open_probe_sockets,
+)
 from weir_sidecar.edge.context import EdgeContext, Endpoint
+from weir_sidecar.edge.current_config import CurrentConfig
 from weir_sidecar.edge.dns_forwarder import DNSForwarder
 from weir_sidecar.edge.dns_stream import DNSStreams
 from weir_sidecar.edge.heartbeat import Heartbeat
 from weir_sidecar.edge.icmp import Unreachable
 from weir_sidecar.edge.interception import Interceptor
-from weir_sidecar.edge.listeners import Listeners, open_listeners
 from weir_sidecar.edge.metrics import Metrics
-from weir_sidecar.edge.records import RecordSink, open_record_file
+from weir_sidecar.edge.opening import Opened, Options, open_all
+from weir_sidecar.edge.records import RecordSink
 from weir_sidecar.edge.reply_sockets import ListenerReplies, ReplySockets
 from weir_sidecar.edge.sockdiag import SockDiag
-from weir_sidecar.edge.syn_hold import Admitted, SynHold, SynTap
+from weir_sidecar.edge.stream_client import PodIdentity, StreamClient, StreamTasks
+from weir_sidecar.edge.syn_hold import Admitted, SynHold
 from weir_sidecar.edge.tcp_flow import TCPFlow
 from weir_sidecar.edge.tcp_listener import TCPListeners
-from weir_sidecar.edge.tidy import Tidy, malloc_trim
+from weir_sidecar.edge.tidy import Tidy
 from weir_sidecar.edge.tls_client import ClientTLS
-from weir_sidecar.edge.tls_upstream import UpstreamTLS
 from weir_sidecar.edge.trust_gate import TrustGate
 from weir_sidecar.edge.udp_listener import UDPDispatch, UDPListener
 from weir_sidecar.edge.udp_relay import UDPRelay
+from weir_sidecar.edge.upstream_roots import LOOK_SECONDS, UpstreamRoots
 
-CONFIG = "config.json"
 _DRAIN_SECONDS = 1.0
 """How long flows may take to end when the sidecar is told to stop. In failureMode Closed nothing new passes meanwhile."""
 
 
-class Options(msgspec.Struct, frozen=True):
-    """Where the sidecar finds and leaves things; see `__main__`."""
-
-    run_dir: str
-    state_dir: str
-    record: str | None
-    ready_fd: int | None
-
-
-class _Opened(msgspec.Struct, frozen=True):
-    """What was opened with privileges."""
-
-    config: SidecarConfig
-    run_dir: int
-    state_dir: int
-    record: int | None
-    tap: SynTap | None
-    listeners: Listeners
-    resolver: Endpoint | None
-    """Mode Redirect: whom every DNS query is taken to be for."""
-    system_roots: bytes
-    trim: Callable[[], None]
-
-
 def say(text: str) -> None:
-    """Tell the operator, on standard error."""
-    print(f"weir-sidecar: {text}", file=sys.stderr, flush=True)  # noqa: T201  (this is the process's log)
-
-
-def _open(options: Options) -> _Opened:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    run_dir = os.open(options.run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    config = _read_config(run_dir)
-    return _Opened(
-        config=config,
-        run_dir=run_dir,
-        state_dir=os.open(options.state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
-        record=None if options.record is None else open_record_file(options.record),
-        # Before the listeners: from the moment they are there, the rules hold every SYN.
-        tap=SynTap.open(config.marks) if _connects_first(config) else None,
-        listeners=open_listeners(config),
-        resolver=_resolver(config),
-        system_roots=system_roots(system_bundles(SYSTEM_BUNDLES)),
-        trim=malloc_trim(),
-    )
-
-
-def _connects_first(config: SidecarConfig) -> bool:
-    return config.capture.mode is CaptureMode.TPROXY and config.capture.connect_first
-
-
-def _resolver(config: SidecarConfig) -> Endpoint | None:
-    if config.capture.mode is CaptureMode.TPROXY or not config.capture.dns.capture:
-        return None
-    server = config.capture.dns.server
-    if server is None:
-        with open(resolver.RESOLV_CONF, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  (see pyproject)
-            servers = resolver.nameservers(file.read())
-        if not servers:
-            raise ConfigError(
-                f"mode Redirect needs a resolver: {resolver.RESOLV_CONF} has none; set capture.dns.server"
-            )
-        server = str(servers[0])
-    return server, 53
-
-
-def _read_config(run_dir: int) -> SidecarConfig:
-    with os.fdopen(os.open(CONFIG, os.O_RDONLY | os.O_CLOEXEC, dir_fd=run_dir), "rb") as file:
-        return contract.decode(file.read())
-
-
-def _upstream_tls(config: SidecarConfig, roots: bytes) -> UpstreamTLS:
-    upstream = config.trust.upstream
-    extra = tuple(pem.encode() for pem in upstream.roots_pem)
-    return UpstreamTLS((*extra, roots) if upstream.system_roots and roots else extra, upstream.min_tls_version)
+    """Tell the operator, on standard error. What nobody takes is lost: a pipe that is full must not stop the loop."""
+    try:
+        print(f"weir-sidecar: {text}", file=sys.stderr, flush=True)  # noqa: T201  (this is the process's log)
+    except OSError:
+        return
 
 
 class Sidecar:
     """One running sidecar. Made after the drop, inside the event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, opened: _Opened) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, opened: Opened) -> None:
         config = opened.config
         policy = Policy(config)
         self._loop = loop
@@ -145,21 +80,11 @@ class Sidecar:
         self._stopped: asyncio.Future[None] = loop.create_future()
         self._diag = SockDiag()
         self._heartbeat = Heartbeat(loop, config)
-        authority = authority_files.load_or_create(opened.run_dir, clocks.utc())
-        loaded = trust_file.load(
-            opened.state_dir,
-            config.trust.fail_open,
-            workload=config.workload,
-            authority=authority.fingerprint(),
-            canary_wait=config.limits.canary_wait,
-        )
-        if loaded.problem is not None:
-            say(f"the trust cache could not be read and starts empty: {loaded.problem}")
-        self._cache = loaded.cache
-        self._saver = trust_file.Saver(opened.state_dir, self._cache, loop.call_later, clocks.epoch)
-        self._trust = TrustGate(loop, self._cache, clocks.epoch, self._saver.notice)
+        self._authority = authority_files.load_or_create(opened.run_dir, clocks.utc())
+        self._trust = self._open_trust(config, self._authority)
         self._metrics = Metrics(__version__, self._trust_states, lambda: self._heartbeat.missed)
         self._metrics.config_generation = config.generation
+        self._metrics.config_time = clocks.epoch()
         self._records = RecordSink(loop, self._metrics, say, opened.record)
         self._context = EdgeContext(
             config=config,
@@ -171,15 +96,37 @@ class Sidecar:
             new_id=clocks.Ids(),
             uid_of=self._diag.uid_of,
         )
+        self._roots = UpstreamRoots(opened.system_roots, say)
+        upstream = self._roots.build(config.trust.upstream)
+        assert upstream is not None  # nothing was built before
         self._interceptor = Interceptor(
-            upstream=_upstream_tls(config, opened.system_roots),
-            client=ClientTLS(LeafMinter(authority, dt.timedelta(seconds=config.trust.leaf_lifetime))),
+            upstream=upstream,
+            client=self._client_tls(config),
             on_invalid=config.trust.upstream.on_invalid_certificate,
             handshake_timeout=config.limits.handshake_timeout,
             now=clocks.utc,
             clock=clocks.now,
         )
+        self._config = CurrentConfig(config, opened.started, opened.run_dir, self._adopt, say)
+        self._stream: StreamClient | None = None
         self._open_edge()
+
+    def _open_trust(self, config: SidecarConfig, authority: Authority) -> TrustGate:
+        loaded = trust_file.load(
+            self._opened.state_dir,
+            config.trust.fail_open,
+            workload=config.workload,
+            authority=authority.fingerprint(),
+            canary_wait=config.limits.canary_wait,
+        )
+        if loaded.problem is not None:
+            say(f"the trust cache could not be read and starts empty: {loaded.problem}")
+        self._cache = loaded.cache
+        self._saver = trust_file.Saver(self._opened.state_dir, self._cache, self._loop.call_later, clocks.epoch)
+        return TrustGate(self._loop, self._cache, clocks.epoch, self._trust_changed)
+
+    def _client_tls(self, config: SidecarConfig) -> ClientTLS:
+        return ClientTLS(LeafMinter(self._authority, dt.timedelta(seconds=config.trust.leaf_lifetime)))
 
     def _open_edge(self) -> None:
         loop, context = self._loop, self._context
@@ -210,20 +157,39 @@ class Sidecar:
             self._tcp.serve(listener)
         for listener in self._opened.listeners.udp:
             self._udp.append(UDPListener(self._loop, listener, dispatch, self._opened.resolver))
-        self._admin.serve(open_admin_socket(self._context.config.ports.admin))
-        self._admin.serve(open_control_socket(self._opened.state_dir))
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        ports = self._context.config.ports
+        self._admin.serve(open_admin_socket(ports.admin), DoorKind.POD)
+        self._admin.serve(open_control_socket(self._opened.state_dir), DoorKind.CONTROL)
+        for probe in () if ports.probe is None else open_probe_sockets(ports.probe):
+            self._admin.serve(probe, DoorKind.PROBE)
+        self._loop.add_signal_handler(signal.SIGHUP, self._config.reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._tidy = Tidy(self._loop, lambda: self._tcp.open_flows, self._tcp.busiest, self._opened.trim)
+        self._roots_timer = self._loop.call_later(LOOK_SECONDS, self._look_at_roots)
         self._heartbeat.start()
         self._serving = True
+
+    def follow_control_plane(self, pod: PodIdentity) -> None:
+        """Open the config stream, as the config says where."""
+        tasks = StreamTasks(
+            stream=lambda: self._config.config.stream,
+            hello=lambda: Hello(__version__, self._config.config.revision, self._config.kernel_revision),
+            health=self._health,
+            trust=lambda: self._cache.entries(clocks.epoch()),
+            take=self._config.take,
+            hear=self._hear,
+        )
+        self._stream = StreamClient(self._loop, pod, tasks, self._metrics, random, say)
 
     async def run(self) -> None:
         """Until a signal says to stop; then end gracefully."""
         await self._stopped
         self._serving = False
         self._heartbeat.stop()
+        self._roots_timer.cancel()
+        if self._stream is not None:
+            await self._stream.close()
         self._tidy.close()
         self._tcp.close()
         if self._hold is not None:
@@ -249,22 +215,45 @@ class Sidecar:
         if not self._stopped.done():
             self._stopped.set_result(None)
 
-    def _reload(self) -> None:
-        """Read the config again. One that cannot be used changes nothing."""
-        try:
-            config = _read_config(self._opened.run_dir)
-            policy = Policy(config)
-            upstream = _upstream_tls(config, self._opened.system_roots)
-        except (OSError, ValueError, crypto.Error) as problem:
-            say(f"the new config is not used, the last good one stays: {problem}")
-            return
-        self._context.adopt(config, policy.decide)
-        self._interceptor.upstream = upstream
+    def _adopt(self, config: SidecarConfig) -> None:
+        """Put a config in force. Raises what is wrong with it, and has changed nothing then."""
+        policy = Policy(config)
+        upstream = self._roots.build(config.trust.upstream)
+        if config.trust.leaf_lifetime != self._context.config.trust.leaf_lifetime:
+            self._interceptor.client = self._client_tls(config)
+        self._interceptor.upstream = upstream or self._interceptor.upstream
         self._interceptor.handshake_timeout = config.limits.handshake_timeout
         self._interceptor.on_invalid = config.trust.upstream.on_invalid_certificate
+        self._context.adopt(config, policy.decide)
         self._cache.settings = config.trust.fail_open
         self._metrics.config_generation = config.generation
+        self._metrics.config_time = clocks.epoch()
         self._trust.wake_all()
+
+    def _look_at_roots(self) -> None:
+        """A file of roots that is another one now counts from now on."""
+        self._roots_timer = self._loop.call_later(LOOK_SECONDS, self._look_at_roots)
+        if self._roots.changed():
+            upstream = self._roots.build(self._context.config.trust.upstream)
+            self._interceptor.upstream = upstream or self._interceptor.upstream
+
+    def _hear(self, exceptions: Exceptions) -> None:
+        """What the control plane says about trust, from now on."""
+        self._cache.adopt(exceptions.said, exceptions.learned, clocks.epoch())
+        self._trust.wake_all()
+
+    def _trust_changed(self) -> None:
+        self._saver.notice()
+        if self._stream is not None:
+            self._stream.trust_changed()
+
+    def _health(self) -> Health:
+        return Health(
+            flows_open=self._tcp.open_flows,
+            flows=self._metrics.flows_by_decision(),
+            records_lost=sum(self._metrics.records_lost.values()),
+            heartbeats_missed=self._heartbeat.missed,
+        )
 
     def _change(self, change: TrustChange) -> str | None:
         """A person's word on the trust cache; a text says why it could not be taken."""
@@ -273,7 +262,8 @@ class Sidecar:
         return refused
 
     def _trust_states(self) -> Counter[str]:
-        return Counter(entry.state.value for entry in self._cache.entries(clocks.epoch()))
+        entries = (*self._cache.entries(clocks.epoch()), *self._cache.heard())
+        return Counter(entry.state.value for entry in entries)
 
     def _render_metrics(self) -> bytes:
         self._metrics.flows_open = self._tcp.open_flows
@@ -282,26 +272,28 @@ class Sidecar:
 
 def run(options: Options) -> int:
     """Open, drop, serve. Returns the exit status."""
-    opened = _open(options)
+    opened = open_all(options, say)
     identity = opened.config.identity
     if os.geteuid() == 0:
-        privileges.drop(identity.uid, identity.gid)
+        privileges.drop(identity.uid, identity.gid, options.group)
     else:
-        privileges.drop(os.geteuid(), os.getegid())
+        privileges.drop(os.geteuid(), os.getegid(), options.group)
     with asyncio.Runner() as runner:
-        runner.run(_serve(opened, options.ready_fd))
+        runner.run(_serve(opened, options))
     return 0
 
 
-async def _serve(opened: _Opened, ready_fd: int | None) -> None:
+async def _serve(opened: Opened, options: Options) -> None:
     sidecar = Sidecar(asyncio.get_running_loop(), opened)
     sidecar.serve()
+    if options.pod is not None and opened.config.stream is not None:
+        sidecar.follow_control_plane(options.pod)
     # What start-up leaves behind is kept for ever: the collector need not walk it again.
     gc.collect()
     gc.freeze()
     # Flows leave no cycles behind, so looking for some after every 700 allocations finds nothing.
     gc.set_threshold(20_000)
-    if ready_fd is not None:
-        os.write(ready_fd, b"1\n")
-        os.close(ready_fd)
+    if options.ready_fd is not None:
+        os.write(options.ready_fd, b"1\n")
+        os.close(options.ready_fd)
     await sidecar.run()

@@ -14,7 +14,15 @@ from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, R
 from weir_sidecar.contract.trust import Word
 from weir_sidecar.core.trust_change import TrustChange
 from weir_sidecar.edge import admin as module
-from weir_sidecar.edge.admin import Admin, AdminRoutes, ControlSocketError, open_admin_socket, open_control_socket
+from weir_sidecar.edge.admin import (
+    Admin,
+    AdminRoutes,
+    ControlSocketError,
+    DoorKind,
+    open_admin_socket,
+    open_control_socket,
+    open_probe_sockets,
+)
 from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
 from weir_sidecar.edge.privileges import drop
 from weir_sidecar.edge.records import RecordSink
@@ -50,9 +58,17 @@ class Endpoint:
         self.admin = Admin(loop, routes, self.records, {0, os.getuid()})
         self.tcp = open_admin_socket(0)
         self.control = open_control_socket(directory)
-        self.addresses = {"tcp": self.tcp.getsockname(), "control": f"/proc/self/fd/{directory}/control.sock"}
-        self.admin.serve(self.tcp)
-        self.admin.serve(self.control)
+        self.probe, *others = open_probe_sockets(0)
+        for other in others:
+            other.close()
+        self.addresses = {
+            "tcp": self.tcp.getsockname(),
+            "probe": self.probe.getsockname(),
+            "control": f"/proc/self/fd/{directory}/control.sock",
+        }
+        self.admin.serve(self.tcp, DoorKind.POD)
+        self.admin.serve(self.control, DoorKind.CONTROL)
+        self.admin.serve(self.probe, DoorKind.PROBE)
 
     def change(self, change):
         self.changes.append(change)
@@ -294,3 +310,52 @@ def test_the_control_socket_is_made_after_the_drop_and_belongs_to_the_proxy(tmp_
     assert os.waitpid(child, 0)[1] == 0
     found = (tmp_path / "control.sock").stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (15801, 15802, 0o600)
+
+
+# The probe's door
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3:15804", "[fd00::1]:15804", "anything.example"])
+def test_the_probe_tells_health_and_metrics_to_anybody(endpoint, host):
+    endpoint.ready = True
+    assert endpoint.ask("probe", "GET", "/healthz", host=host) == (200, b"ok\n")
+    assert endpoint.ask("probe", "GET", "/readyz", host=host) == (200, b"ok\n")
+    assert b"weir_flows_open 0" in endpoint.ask("probe", "GET", "/metrics", host=host)[1]
+
+
+@pytest.mark.parametrize("path", ["/config", "/trust", "/flows", "/"])
+def test_the_probe_tells_nothing_else(endpoint, path):
+    status, body = endpoint.ask("probe", "GET", path)
+    assert status == 404
+    assert b"there are /healthz, /readyz, /metrics" in body
+
+
+def test_the_probe_changes_nothing(endpoint):
+    assert endpoint.ask("probe", "POST", "/trust/pin", b'{"host":"a.test"}')[0] == 405
+    assert endpoint.changes == []
+
+
+def test_strangers_who_say_nothing_do_not_keep_the_kubelet_out(endpoint, monkeypatch):
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 4)
+    idle = [endpoint.connect("probe") for _ in range(12)]
+    try:
+        assert endpoint.ask("probe", "GET", "/healthz") == (200, b"ok\n")
+        assert endpoint.loop.run_until_complete(asyncio.wait_for(endpoint.read(idle[0]), 5)) == b""
+    finally:
+        for client in idle:
+            client.close()
+
+
+def test_the_probe_listens_in_both_families():
+    sockets = open_probe_sockets(0)
+    try:
+        assert sockets[0].family == socket.AF_INET
+        assert all(s.getsockname()[0] in ("0.0.0.0", "::") for s in sockets)
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def test_a_probe_port_that_is_taken_leaves_nothing_open():
+    with socket.create_server(("0.0.0.0", 0)) as taken, pytest.raises(OSError, match="in use"):
+        open_probe_sockets(taken.getsockname()[1])

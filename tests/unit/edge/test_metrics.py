@@ -80,6 +80,22 @@ def test_gauges_say_what_is_at_the_moment():
     assert 0 < found["process_open_fds"] < found["process_max_fds"]
 
 
+def test_the_stream_and_the_config_in_force():
+    metrics = Metrics("1")
+    metrics.config_time, metrics.stream_connected, metrics.stream_connections = 1e9, True, 3
+    found = values(metrics)
+    assert found["weir_config_timestamp_seconds"] == 1e9
+    assert found["weir_stream_connected"] == 1
+    assert found["weir_stream_connections_total"] == 3
+
+
+def test_flows_by_decision():
+    metrics = Metrics("1")
+    for protocol in (Protocol.TLS, Protocol.DNS):
+        metrics.count(record(protocol=protocol))
+    assert metrics.flows_by_decision() == {"intercept": 2, "passthrough": 0, "deny": 0}
+
+
 def test_no_series_for_each_host():
     metrics = Metrics("1")
     for number in range(50):

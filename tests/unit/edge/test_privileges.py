@@ -133,6 +133,37 @@ def test_from_a_containers_root_without_setpcap(missing):
 
 
 @as_root
+def test_one_supplementary_group_may_be_kept():
+    def work():
+        os.setgroups([4, 20])
+        return facts(drop(UID, GID, 2000))
+
+    assert in_child(work)["groups"] == [2000]
+
+
+@as_root
+def test_a_containers_root_enters_the_proxys_directories_as_the_proxy(tmp_path):
+    tmp_path.chmod(0o755)
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o700)
+    os.chown(directory, UID, GID)
+    (directory / "file").write_text("x")
+
+    def work():
+        os.chdir(tmp_path)
+        limit_to(KEPT | 1 << Capability.SETUID | 1 << Capability.SETGID)
+        before = refused(os.open, "run", os.O_RDONLY | os.O_DIRECTORY)
+        with privileges.acting_as(UID):
+            descriptor = os.open("run", os.O_RDONLY | os.O_DIRECTORY)
+            os.open("file", os.O_RDONLY, dir_fd=descriptor)
+        found = facts(drop(UID, GID))
+        os.open("file", os.O_RDONLY, dir_fd=descriptor)
+        return [before, found["uids"], found["permitted"], found["root_again"]]
+
+    assert in_child(work) == [True, [UID], KEPT, False]
+
+
+@as_root
 def test_a_process_that_is_the_user_already_has_nothing_to_drop():
     def work():
         os.setgroups([77])

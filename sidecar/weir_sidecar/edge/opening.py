@@ -1,0 +1,130 @@
+"""What the sidecar takes while it is root: files, listeners, the config. Everything else comes after the drop."""
+
+import os
+import resource
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import msgspec
+
+from weir_sidecar.certs.bundle import SYSTEM_BUNDLES, system_bundles, system_roots
+from weir_sidecar.contract import config as contract
+from weir_sidecar.contract.config import CaptureMode, ConfigError, SidecarConfig
+from weir_sidecar.core.held import hold
+from weir_sidecar.edge import config_file, privileges, resolver
+from weir_sidecar.edge.context import Endpoint
+from weir_sidecar.edge.listeners import Listeners, open_listeners
+from weir_sidecar.edge.privileges import Capability
+from weir_sidecar.edge.records import open_record_file, open_stdout
+from weir_sidecar.edge.stream_client import PodIdentity
+from weir_sidecar.edge.syn_hold import SynTap
+from weir_sidecar.edge.tidy import malloc_trim
+
+
+class Options(msgspec.Struct, frozen=True):
+    """Where the sidecar finds and leaves things; see `__main__`."""
+
+    run_dir: str
+    state_dir: str
+    record: str | None = None
+    ready_fd: int | None = None
+    started_config: str | None = None
+    pod: PodIdentity | None = None
+    group: int | None = None
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """What was opened with privileges."""
+
+    config: SidecarConfig
+    started: SidecarConfig | None
+    """The config whose rules the kernel has, where that is known to be another file's."""
+    run_dir: int
+    state_dir: int
+    record: int | None
+    tap: SynTap | None
+    listeners: Listeners
+    resolver: Endpoint | None
+    """Mode Redirect: whom every DNS query is taken to be for."""
+    system_roots: bytes
+    trim: Callable[[], None]
+
+
+def open_all(options: Options, say: Callable[[str], None]) -> Opened:
+    """Open it all. Raises `ConfigError`, `ListenError` and `OSError`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    record = _open_record(options.record)
+    started = None if options.started_config is None else _started(options.started_config)
+    with _entering(started):
+        run_dir = _directory(options.run_dir)
+        state_dir = _directory(options.state_dir)
+        config = config_file.read(run_dir) if started is None else _last_good(run_dir, started, say)
+    return Opened(
+        config=config,
+        started=started,
+        run_dir=run_dir,
+        state_dir=state_dir,
+        record=record,
+        # Before the listeners: from the moment they are there, the rules hold every SYN.
+        tap=SynTap.open(config.marks) if _connects_first(config) else None,
+        listeners=open_listeners(config),
+        resolver=_resolver(config),
+        system_roots=system_roots(system_bundles(SYSTEM_BUNDLES)),
+        trim=malloc_trim(),
+    )
+
+
+def _open_record(record: str | None) -> int | None:
+    match record:
+        case None:
+            return None
+        case "-":
+            return open_stdout()
+        case path:
+            return open_record_file(path)
+
+
+def _started(path: str) -> SidecarConfig:
+    with open(path, "rb") as file:  # noqa: PTH123 - pathlib stays out of the sidecar
+        return contract.decode(file.read())
+
+
+def _last_good(run_dir: int, started: SidecarConfig, say: Callable[[str], None]) -> SidecarConfig:
+    """The config that was in force last; where that cannot be read, the one that the pod was started with."""
+    try:
+        return hold(config_file.read(run_dir), started)[0]
+    except (OSError, ConfigError) as problem:
+        say(f"the last good config cannot be read, the pod's first one is in force: {problem}")
+        return started
+
+
+def _entering(started: SidecarConfig | None) -> AbstractContextManager[None]:
+    """The proxy's directories are the proxy's alone. A container's root may not enter them; the root of a machine may."""
+    if started is None or os.geteuid() != 0 or privileges.read_status().has(Capability.DAC_OVERRIDE):
+        return nullcontext()
+    return privileges.acting_as(started.identity.uid)
+
+
+def _directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _connects_first(config: SidecarConfig) -> bool:
+    return config.capture.mode is CaptureMode.TPROXY and config.capture.connect_first
+
+
+def _resolver(config: SidecarConfig) -> Endpoint | None:
+    if config.capture.mode is CaptureMode.TPROXY or not config.capture.dns.capture:
+        return None
+    server = config.capture.dns.server
+    if server is None:
+        with open(resolver.RESOLV_CONF, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  (see pyproject)
+            servers = resolver.nameservers(file.read())
+        if not servers:
+            raise ConfigError(
+                f"mode Redirect needs a resolver: {resolver.RESOLV_CONF} has none; set capture.dns.server"
+            )
+        server = str(servers[0])
+    return server, 53
