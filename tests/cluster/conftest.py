@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 
 from lab.kube import ASSETS, Cluster, OwnCluster, binary, missing
+from lab.lab import ROOT
+
+CRDS = ROOT / "charts/weir/files/crds"
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +64,22 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     """The name of a new namespace with a default service account; gone after the test, with all that is in it."""
     with cluster.namespace() as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def crds(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, with Weir's custom resource definitions. Those that it has already are left as they are."""
+    installed = set(cluster.kubectl("get", "customresourcedefinitions", "-o", "name").split())
+    added = []
+    for path in sorted(CRDS.glob("*.yaml")):
+        name = f"customresourcedefinition.apiextensions.k8s.io/{path.stem}"
+        if name not in installed:
+            cluster.kubectl("apply", "--server-side", "-f", str(path))
+            added.append(name)
+    try:
+        if added:
+            cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *added)
+        yield cluster
+    finally:
+        if added:
+            cluster.kubectl("delete", "--wait=false", *added)

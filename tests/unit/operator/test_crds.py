@@ -223,6 +223,18 @@ def test_every_rule_says_what_is_allowed(kind):
             assert "allowed: " in rule["message"], path
 
 
+CEL_1_28 = {"all", "contains", "duration", "exists_one", "getSeconds", "has", "matches", "size", "type"}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_rules_use_only_functions_that_the_oldest_supported_kubernetes_has(kind):
+    """An API server admits new rules only with what the version before it had as well."""
+    for path, part in nodes(schema_of(kind)):
+        for rule in part.get("x-kubernetes-validations", ()):
+            without_text = re.sub(r"r?'[^']*'", "", rule["rule"])
+            assert set(re.findall(r"(\w+)\(", without_text)) <= CEL_1_28, path
+
+
 @pytest.mark.parametrize(
     ("of_namespace", "of_cluster"),
     [("InterceptionPolicy", "ClusterInterceptionPolicy"), ("TrustPolicy", "ClusterTrustPolicy")],
