@@ -49,10 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         access = find_access(os.environ, arguments.kubeconfig)
         settings = read_settings(arguments.image, arguments.settings)
     except (KubeconfigError, OSError) as error:
-        _log.error("%s", error)  # noqa: TRY400 - the text says it all
+        _log.error("%s", error)
         return 2
     except msgspec.MsgspecError as error:
-        _log.error("--settings %s: %s", arguments.settings, error)  # noqa: TRY400
+        _log.error("--settings %s: %s", arguments.settings, error)
         return 2
     pod, uid = os.environ.get("POD_NAME"), os.environ.get("POD_UID")
     options = Options(
