@@ -65,6 +65,7 @@ CASES: dict[str, tuple[SidecarConfig, Features]] = {
     "udp-ignore-quic-allow": (_open(other_udp=OtherUDP.IGNORE, quic=QuicMode.ALLOW), ALL),
     "redirect-udp-deny": (_open(mode=REDIRECT, other_udp=OtherUDP.DENY), ALL),
     "redirect-closed-udp-ignore": (_closed(mode=REDIRECT, other_udp=OtherUDP.IGNORE), ALL),
+    "before-nat": (_open(before_nat=True), ALL),
     "other-protocols": (_open(other_protocols=False), ALL),
     "numbers": (
         SidecarConfig(

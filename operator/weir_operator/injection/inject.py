@@ -87,7 +87,7 @@ def pod_config(
         workload=workload,
         stream=settings.stream,
         ports=replace(config.ports, probe=settings.probe_port),
-        capture=replace(config.capture, exclude=replace(exclude, uids=uids)),
+        capture=replace(config.capture, exclude=replace(exclude, uids=uids), before_nat=bool(exempt)),
     )
 
 

@@ -208,6 +208,9 @@ class Capture(_Value, frozen=True):
     answers: refused, unreachable, or nothing. Needs NET_RAW in the sidecar."""
     other_protocols: bool = True
     """False: IP protocols other than TCP, UDP and ICMP, which the sidecar cannot see, are rejected by the kernel."""
+    before_nat: bool = False
+    """TPROXY: other NAT rules in the pod, such as a mesh's, find nothing to do with captured flows. They would change
+    destinations before the sidecar sees them; what the sidecar itself sends they still find."""
 
 
 class Match(_Value, frozen=True):

@@ -12,13 +12,12 @@ The connection mark has two bits: `captured` and `exempt`; neither: not decided,
 The packet mark uses the same bits: `captured` asks for the policy route, the other one tells the copy that `dup` makes.
 """
 
-import msgspec
-
-from weir_sidecar.contract.config import CaptureMode, FailureMode, OtherUDP, QuicMode, SidecarConfig, Startup
+from weir_sidecar.contract.config import OtherUDP, QuicMode, SidecarConfig
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.literals import cidr_sets, id_set, interface, port_set
 from weir_sidecar.netfilter.marks import Marks
 from weir_sidecar.netfilter.objects import Chain, ChainType, DynamicSet, Family, Hook, Point, Rule, Table
+from weir_sidecar.netfilter.plan import Plan
 from weir_sidecar.wire.syn import ADMITTED_HOPS
 
 MANGLE = -150
@@ -30,34 +29,6 @@ NOT_SYN = "tcp flags & (syn | ack) != syn"
 NO_PROXY = "meta nfproto != @alive"
 NO_PROXY_YET = "meta nfproto != @started"
 ALL_PORTS = "1-65535"
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What the chains are built from."""
-
-    config: SidecarConfig
-    features: Features
-    marks: Marks
-
-    @property
-    def tproxy(self) -> bool:
-        """TPROXY or Redirect."""
-        return self.config.capture.mode is CaptureMode.TPROXY
-
-    @property
-    def open(self) -> bool:
-        """Fail open or closed."""
-        return self.config.failure_mode is FailureMode.OPEN
-
-    @property
-    def waits(self) -> bool:
-        """Closed, but only from the proxy's first heartbeat on. Fail open needs no such rule: it starts without a proxy."""
-        return not self.open and self.config.startup is Startup.OPEN
-
-    @property
-    def proxy(self) -> str:
-        """Match: the socket that sends is the proxy's."""
-        return f"meta skuid {self.config.identity.uid}"
 
 
 def build(config: SidecarConfig, features: Features) -> tuple[Table, ...]:
@@ -291,7 +262,21 @@ def _tproxy_chains(plan: Plan) -> list[Chain]:
     )
     admitted = Chain("admitted", (Rule(marks.put("ct", marks.captured)), Rule("goto captured")))
     held = [admitted] if _held(plan) else []
-    return [_marked(plan), captured, *held, prerouting, intercept, _unanswered(plan)]
+    kept = [_before_nat(plan)] if plan.config.capture.before_nat else []
+    return [_marked(plan), captured, *held, *kept, prerouting, intercept, _unanswered(plan)]
+
+
+def _before_nat(plan: Plan) -> Chain:
+    # A connection is translated once. One that was translated to what it already had passes all later chains.
+    captured = plan.marks.among("meta", plan.marks.captured)
+    return Chain(
+        "before_nat",
+        (
+            Rule(f"{captured} meta nfproto ipv4 dnat ip to ip daddr", "no other NAT rule turns it elsewhere"),
+            Rule(f"{captured} meta nfproto ipv6 dnat ip6 to ip6 daddr"),
+        ),
+        Hook(ChainType.NAT, Point.OUTPUT, NAT - 1),
+    )
 
 
 def _marked(plan: Plan) -> Chain:
