@@ -93,7 +93,7 @@ def error_of(status: int, body: bytes | msgspec.Raw) -> ApiError:
     try:
         told = msgspec.json.decode(body, type=_Status)
     except (msgspec.MsgspecError, UnicodeError):
-        told = _Status(message=bytes(body[:_MAX_MESSAGE]).decode(errors="replace"))
+        told = _Status(message=bytes(body)[:_MAX_MESSAGE].decode(errors="replace"))
     code = told.code or status
     words = frozenset(Reason)
     reason = Reason(told.reason) if told.reason in words else _BY_STATUS.get(code, Reason.UNKNOWN)

@@ -5,6 +5,7 @@ Flows are decided by the sidecar's own code.
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from samples.policy_objects import policy, trust_policy
 from weir_operator.cluster.facts import NamespaceFacts
@@ -109,3 +110,15 @@ def test_a_cluster_that_denies_everything_denies_everything(namespaced, facts):
     made = Policies.of([policy("c", None, defaultAction="Deny"), *below]).plan(NAMESPACE, {"app": "web"})
     decide = Policy(made.config).decide
     assert {decide(flow).decision for flow in facts} <= {Decision.DENY}
+
+
+def test_a_namespace_cannot_spare_a_false_name_by_naming_its_address():
+    above = policy("c", None, verifyAddress="Deny")
+    below = policy("n", rules=[{"action": "Passthrough", "match": {"cidrs": ["0.0.0.0/0"]}}])
+    false = FlowFacts(Protocol.TLS, "192.0.2.1", 443, "a.example", named_by_client=True, address_from_dns=False)
+    plan = Policies.of([above, below]).plan(NAMESPACE, {})
+    assert Policy(plan.config).decide(false).decision is Decision.DENY
+    assert Policy(plan.config).decide(replace(false, host=None, named_by_client=False)).decision is Decision.PASSTHROUGH
+    above["spec"]["rules"] = below["spec"]["rules"]
+    plan = Policies.of([above]).plan(NAMESPACE, {})
+    assert Policy(plan.config).decide(false).decision is Decision.PASSTHROUGH
