@@ -11,12 +11,14 @@ from contextlib import contextmanager
 import pytest
 
 from lab.chart import CHART, HELM, NO_HELM, helm, objects
-from lab.kube import Cluster, KubectlError
+from lab.kube import Cluster, KubectlError, OwnCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(HELM is None, reason=NO_HELM)]
 
 OPERATOR, SERVING = "weir-operator", "weir-serving"
 WEBHOOKS = ("mutatingwebhookconfigurations/weir-mutating", "validatingwebhookconfigurations/weir-validating")
+# Nobody answers here: a second is as good as five.
+FAIL, IGNORE = ({"failurePolicy": policy, "timeoutSeconds": 1} for policy in ("Fail", "Ignore"))
 POLICY = {
     "apiVersion": "weir.dev/v1alpha1",
     "kind": "InterceptionPolicy",
@@ -84,10 +86,9 @@ def definitions(cluster: Cluster) -> set[str]:
 
 @contextmanager
 def releasing(cluster: Cluster, home) -> Iterator[Release]:
-    """A namespace for a release; after it, nothing of it is there, the definitions only if they were there before."""
+    """A namespace for a release; after it, nothing of it is there but the definitions, which are kept."""
     if "weir-mutating" in webhooks(cluster):
         pytest.skip("Weir is installed in this cluster, and there is one to a cluster")
-    before = definitions(cluster)
     with cluster.namespace(prefix="weir-chart") as namespace:
         release = Release(cluster, namespace, home)
         try:
@@ -98,8 +99,16 @@ def releasing(cluster: Cluster, home) -> Iterator[Release]:
                 home=home,
                 kubeconfig=cluster.kubeconfig,
             )
-            if made := definitions(cluster) - before:
-                cluster.kubectl("delete", *made)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def definitions_as_before(cluster):
+    """Definitions that releases leave behind are removed, where others would have to live with them."""
+    before = definitions(cluster)
+    yield
+    made = definitions(cluster) - before
+    if made and not isinstance(cluster, OwnCluster):
+        cluster.kubectl("delete", "--wait=false", *made)
 
 
 @pytest.fixture
@@ -273,7 +282,7 @@ def test_what_is_asked_about_when_nobody_answers(release, namespace):
 
     run("plain")
     run("captured", captured=True)
-    release.install(webhook={"failurePolicy": "Fail"})
+    release.install(webhook=FAIL)
     with pytest.raises(KubectlError, match=r'failed calling webhook "pods.weir.dev"'):
         run("late")
     run("excluded", where="kube-system")
@@ -283,16 +292,15 @@ def test_what_is_asked_about_when_nobody_answers(release, namespace):
         release.cluster.kubectl("annotate", "pod", "captured", "-n", namespace, "a=b")
     with pytest.raises(KubectlError, match=r'failed calling webhook "policies.weir.dev"'):
         release.cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(POLICY))
-    release.helm("upgrade", str(CHART), values={"webhook": {"failurePolicy": "Ignore"}})
+    release.helm("upgrade", str(CHART), values={"webhook": IGNORE})
     run("late")
     release.cluster.kubectl("annotate", "pod", "captured", "-n", namespace, "a=b")
 
 
 def test_uninstalled_it_leaves_policies_and_nothing_in_the_way(release, namespace):
-    release.install(webhook={"failurePolicy": "Fail"})
-    release.helm("upgrade", str(CHART), values={"webhook": {"failurePolicy": "Ignore"}})
+    release.install(webhook=IGNORE)
     release.cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(POLICY))
-    release.helm("upgrade", str(CHART), values={"webhook": {"failurePolicy": "Fail"}})
+    release.helm("upgrade", str(CHART), values={"webhook": FAIL})
     told = release.helm("uninstall", "--debug")
     gone = re.findall(r'deleting resource.*?kind="?(\w+)|Starting delete for "[^"]+" (\w+)', told)
     assert webhooks(release.cluster) == ""

@@ -11,7 +11,11 @@ import yaml
 
 from golden.chart_cases import CASES
 from lab.chart import CHART, HELM, NO_HELM, ROOT, helm, objects
+from weir_operator.__main__ import COMMANDS
 from weir_operator.operate import main as operate
+from weir_operator.serving import main as serve
+from weir_operator.serving.admission import Webhook
+from weir_operator.serving.server import read_settings
 from weir_sidecar import __version__
 
 pytestmark = pytest.mark.skipif(HELM is None, reason=NO_HELM)
@@ -127,13 +131,34 @@ def test_deployments_select_their_own_pods_only(render):
     assert matches == [[True, False], [False, True]]
 
 
-def test_the_operator_knows_its_flags(render):
+@pytest.mark.parametrize(("name", "process"), [("weir-operator", operate), ("weir-serving", serve)])
+def test_the_processes_know_their_flags_and_have_their_ports(render, name, process):
     parser = argparse.ArgumentParser()
-    operate.add_arguments(parser)
-    (container,) = dict(pods(render()))["weir-operator"]["spec"]["containers"]
-    parsed = parser.parse_args(container["args"])
-    assert parsed.namespace == "weir-system"
-    assert parsed.health_port == container["ports"][0]["containerPort"]
+    process.add_arguments(parser)
+    (container,) = dict(pods(render()))[name]["spec"]["containers"]
+    assert container["command"][:3] == ["python", "-m", "weir_operator"]
+    assert COMMANDS[container["command"][3]][0] == process.__name__
+    parsed = vars(parser.parse_args(container["args"]))
+    assert parsed["namespace"] == "weir-system"
+    for port in container["ports"]:
+        assert parsed[f"{port['name']}_port"] == port["containerPort"]
+
+
+def test_the_serving_process_reads_its_settings(render, tmp_path):
+    (found,) = [obj for obj in objects(render()) if obj["metadata"]["name"] == "weir-settings"]
+    file = tmp_path / "settings.json"
+    file.write_text(found["data"]["settings.json"])
+    settings = read_settings("weir/sidecar:1", file)
+    assert settings.pull_policy == "IfNotPresent"
+    assert settings.sidecar_resources == VALUES["injection"]["sidecarResources"]
+    assert settings.init_resources == VALUES["injection"]["initResources"]
+
+
+@each_case
+def test_webhooks_call_what_is_served(render, case):
+    found = [obj for obj in objects(render(CASES[case])) if obj["kind"].endswith("WebhookConfiguration")]
+    paths = [one["clientConfig"]["service"]["path"] for obj in found for one in obj["webhooks"]]
+    assert sorted(paths) == sorted(webhook.path for webhook in Webhook)
 
 
 def test_changed_settings_restart_the_serving_replicas(render):
