@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from weir_operator.cluster.facts import INIT, SIDECAR
-from weir_operator.injection import ours, stores
+from weir_operator.injection import meshes, ours, stores
 from weir_operator.injection.shape import containers, listed, pod_security, security
 from weir_sidecar.contract import pod as paths
 from weir_sidecar.contract.config import SidecarConfig
 
 _POD = "spec.securityContext"
+_RULERS = ("ALL", "NET_ADMIN", "SYS_ADMIN")
+"""Capabilities with which a container can unload the rules that capture it."""
 
 
 def problems(pod: Mapping[str, Any], config: SidecarConfig) -> Iterator[str]:
@@ -38,6 +40,23 @@ def warnings(pod: Mapping[str, Any]) -> Iterator[str]:
             f"{_POD}.runAsUser: found 0 for every container: Kubernetes lets only root read the sidecar's token, so this pod"
             " gets no policy changes until it is started anew; set runAsUser on the containers instead, or an fsGroup"
         )
+
+    for container in containers(pod):
+        power = _power(container)
+        if power is not None and container["name"] not in meshes.CONTAINERS:
+            yield (
+                f"container {container['name']!r}: {power}: it can unload the rules that capture this pod; see"
+                " docs/threat-model.md"
+            )
+
+
+def _power(container: Mapping[str, Any]) -> str | None:
+    """What of a container's rights is enough to unload the rules."""
+    context = security(container)
+    if context.get("privileged"):
+        return "privileged"
+    added = (context.get("capabilities") or {}).get("add") or ()
+    return next((f"capability {name}" for name in added if name.removeprefix("CAP_") in _RULERS), None)
 
 
 def _identities(pod: Mapping[str, Any], config: SidecarConfig) -> Iterator[str]:

@@ -410,10 +410,25 @@ def test_a_pod_that_is_root_throughout_is_told_that_its_config_stays():
     assert injected(with_container(securityContext={"runAsUser": 0})).warnings == ()
 
 
+@pytest.mark.parametrize(
+    "context", [{"privileged": True}, {"capabilities": {"add": ["NET_ADMIN"]}}, {"capabilities": {"add": ["X", "ALL"]}}]
+)
+def test_who_can_unload_the_rules_is_named(context):
+    (warning,) = injected(with_container(securityContext=context)).warnings
+    assert "container 'app'" in warning
+    assert "unload" in warning
+
+
+def test_ordinary_rights_and_those_of_a_mesh_are_not():
+    assert injected(with_container(securityContext={"capabilities": {"add": ["NET_BIND_SERVICE"]}})).warnings == ()
+    setup = {"name": "istio-init", "image": "i", "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}
+    assert injected(with_spec(initContainers=[setup])).warnings == ()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_no_warning_is_longer_than_the_api_server_passes_on(name):
     given, plan, settings = CASES[name]
-    # k8s.io/apiserver cuts a warning at 256 characters when they come to much together.
+    # k8s.io/apiserver cuts a warning at 256 characters when together they come to much.
     assert all(len(warning) <= 256 for warning in injected(given, plan, settings).warnings)
 
 
