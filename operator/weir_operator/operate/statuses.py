@@ -118,7 +118,7 @@ def _exception(obj: Object) -> tuple[Condition, Condition]:
     spec = obj.get("spec") or {}
     host, decision = str(spec.get("host", "")), spec.get("decision", "Auto")
     try:
-        grammar.host(host)
+        grammar.subject_host(host)
     except grammar.UnreadableError as error:
         accepted = Condition("Accepted", False, "Invalid", f"spec.host: found {host!r}; allowed: {error}")
     else:
