@@ -18,8 +18,6 @@ from lab.running import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/weir"
-_START = "import sys; from weir_operator.operate import main; import argparse as a; p = a.ArgumentParser();"
-_START += "main.add_arguments(p); sys.exit(main.run(p.parse_args()))"
 
 
 @contextmanager
@@ -57,13 +55,19 @@ class RunningOperator:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(20)
+            if status := self.process.wait(20):
+                raise LabError(f"the operator ended with {status}: {self.log()[-3000:]}")
 
     def start(self) -> None:
         """Start it, and do not wait."""
         kubeconfig = self._cluster.kubeconfig_for(self._namespace, "weir-operator")
-        argv = [sys.executable, "-W", "error", "-c", _START, f"--namespace={self._namespace}", *self._flags]
-        argv += [f"--kubeconfig={kubeconfig}", f"--health-port={self.port}"]
+        argv = [sys.executable, "-W", "error", "-m", "weir_operator", "operate"]
+        argv += [
+            f"--namespace={self._namespace}",
+            f"--kubeconfig={kubeconfig}",
+            f"--health-port={self.port}",
+            *self._flags,
+        ]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 

@@ -19,6 +19,9 @@ _log = logging.getLogger(__name__)
 
 WEBHOOKS = {"mutatingwebhookconfigurations": "weir-mutating", "validatingwebhookconfigurations": "weir-validating"}
 TICK_SECONDS = 60.0
+"""Without any change, for what time alone brings about; more often where the overlap is short."""
+GATHER_SECONDS = 0.2
+"""How long changes are gathered before they are looked at: one's own writes come back one by one."""
 RETRY_SECONDS = 2.0
 _OVERTAKEN = frozenset({Reason.CONFLICT, Reason.ALREADY_EXISTS, Reason.NOT_FOUND, Reason.INVALID})
 """Somebody was faster. (A JSON patch whose test fails is Invalid.) What is seen next decides."""
@@ -134,10 +137,11 @@ class Keeper:
 
     async def _next_change(self) -> None:
         try:
-            async with asyncio.timeout(TICK_SECONDS):
+            async with asyncio.timeout(min(TICK_SECONDS, self._overlap.total_seconds() / 8)):
                 await self._changed.wait()
         except TimeoutError:
             return
+        await asyncio.sleep(GATHER_SECONDS)
 
     def _follow(self, path: str, name: str) -> "_One":
         return _One(self._client, path, name, self._changed.set)

@@ -44,12 +44,12 @@ def tally(world: World) -> dict[PolicyKey, Tally]:
     captured: Counter[PolicyKey] = Counter()
     missed: defaultdict[PolicyKey, list[Missed]] = defaultdict(list)
     for keys, pod in _selected(world, since):
+        if pod.captured:
+            captured.update(keys)
+            continue
+        cluster = any(key.cluster for key in keys)
         for key in keys:
-            if pod.captured:
-                captured[key] += 1
-            else:
-                reason = why(pod, since[key], cluster=any(one.cluster for one in keys))
-                missed[key].append(Missed(pod.namespace, pod.name, reason))
+            missed[key].append(Missed(pod.namespace, pod.name, why(pod, since[key], cluster=cluster)))
     return {key: Tally(captured[key] + len(missed[key]), captured[key], tuple(sorted(missed[key]))) for key in since}
 
 

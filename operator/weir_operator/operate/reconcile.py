@@ -76,7 +76,7 @@ class Reconciler:
         wanted = statuses(world, tallies, now)
         self._metrics.observe(world, tallies, wanted)
         self._written = {key: value for key, value in self._written.items() if key in wanted}
-        over = [key for key, obj in world.objects.items() if key.kind == EXCEPTION and deletable(obj, now)]
+        over = {key for key, obj in world.objects.items() if key.kind == EXCEPTION and deletable(obj, now)}
         writes = [self._attempt(self._delete(observed, key, world.objects[key]), key) for key in over]
         writes += [
             self._attempt(self._patch(observed, world, key, status), key)
