@@ -13,6 +13,7 @@ import time
 sys.modules["ssl"] = None  # type: ignore[assignment]
 sys.modules["_hashlib"] = None  # type: ignore[assignment]
 
+from weir_sidecar.contract import pod as paths  # noqa: E402
 from weir_sidecar.edge import clocks  # noqa: E402
 from weir_sidecar.podsetup import setup  # noqa: E402
 from weir_sidecar.podsetup.errors import SetupError  # noqa: E402
@@ -24,11 +25,9 @@ def main() -> int:
         prog="weir-init",
         description="Prepares a pod: the kernel's rules, the CA, and what applications need to trust it.",
     )
-    parser.add_argument(
-        "--info-dir", default="/run/weir/info", help="has config.json, the pod's annotation weir.dev/config"
-    )
-    parser.add_argument("--pod-dir", default="/run/weir/pod", help="volume of the sidecar: run/ is made in it")
-    parser.add_argument("--trust-dir", default="/run/weir/trust", help="volume that the application reads")
+    parser.add_argument("--info-dir", default=paths.INFO, help="has config.json, the pod's annotation weir.dev/config")
+    parser.add_argument("--pod-dir", default=paths.PRIVATE, help="volume of the sidecar: run/ is made in it")
+    parser.add_argument("--trust-dir", default=paths.TRUST, help="volume that the application reads")
     args = parser.parse_args()
     places = setup.Places(args.info_dir, args.pod_dir, args.trust_dir)
     began = _began()

@@ -17,6 +17,7 @@ from weir_sidecar.certs import bundle, provided
 from weir_sidecar.certs.authority import Authority
 from weir_sidecar.certs.provided import Provided, ProvidedError
 from weir_sidecar.contract import config as contract
+from weir_sidecar.contract import pod as paths
 from weir_sidecar.contract.config import ConfigError, SidecarConfig
 from weir_sidecar.edge import authority_files, privileges
 from weir_sidecar.edge.privileges import Capability
@@ -195,7 +196,7 @@ def _from_secret(run_dir: Directory, read: _Read, kept: Authority | None, edge: 
 
 def _publish(path: str, made: trust_files.TrustFiles) -> None:
     volume = Directory.volume(path)
-    hashed = volume.subdirectory(trust_files.HASHED, 0o755)
+    hashed = volume.subdirectory(paths.CERTS, 0o755)
     hashed.hold(made.hashed, made.links, 0o644)
     for name, data in made.files.items():
         volume.write(name, data, 0o644)

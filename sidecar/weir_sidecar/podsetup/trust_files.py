@@ -12,17 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import crypto
 
 from weir_sidecar.certs import bundle, truststore
-
-BUNDLE = "bundle.crt"
-AUTHORITIES = "ca.crt"
-JAVA = "truststore.jks"
-CHROMIUM = "browsers.json"
-FIREFOX = "firefox.json"
-HASHED = "certs"
+from weir_sidecar.contract import pod as paths
 
 
 class TrustFiles(msgspec.Struct, frozen=True):
-    """`files` by name; in the directory `HASHED` the files `hashed` and the links `links`."""
+    """`files` by name; in the directory `paths.CERTS` the files `hashed` and the links `links`."""
 
     files: Mapping[str, bytes]
     hashed: Mapping[str, bytes]
@@ -43,15 +37,17 @@ def make(roots: Sequence[bytes], authorities: Sequence[x509.Certificate], direct
     created = authorities[0].not_valid_before_utc.timestamp()
     return TrustFiles(
         files={
-            BUNDLE: bundle.to_pem(trusted),
-            AUTHORITIES: authorities_pem,
-            JAVA: truststore.serialize(trusted, created),
-            CHROMIUM: _json({"CACertificates": [base64.b64encode(der).decode() for der in own]}),
-            FIREFOX: _json({"policies": {"Certificates": {"Install": [f"{directory}/{HASHED}/{n}" for n in hashed]}}}),
+            paths.BUNDLE: bundle.to_pem(trusted),
+            paths.CA: authorities_pem,
+            paths.TRUST_STORE: truststore.serialize(trusted, created),
+            paths.CHROMIUM_POLICY: _json({"CACertificates": [base64.b64encode(der).decode() for der in own]}),
+            paths.FIREFOX_POLICY: _json(
+                {"policies": {"Certificates": {"Install": [f"{directory}/{paths.CERTS}/{n}" for n in hashed]}}}
+            ),
         },
         hashed=hashed,
         # A whole bundle in one file: OpenSSL never asks for this name, but Go reads every file of SSL_CERT_DIR.
-        links={BUNDLE: f"../{BUNDLE}"},
+        links={paths.BUNDLE: f"../{paths.BUNDLE}"},
         certificates=len(trusted),
     )
 
