@@ -12,6 +12,8 @@ INJECT_LABEL = "weir.dev/inject"
 """ "false" on a pod asks for it to be left alone."""
 CONFIG_ANNOTATION = "weir.dev/config"
 """The config that the pod was started with, JSON."""
+STATIC_ANNOTATION = "kubernetes.io/config.mirror"
+"""On the image of a static pod."""
 SIDECAR = "weir-sidecar"
 INIT = "weir-init"
 
@@ -42,6 +44,8 @@ class PodFacts(msgspec.Struct, frozen=True):
     node: str | None = None
     created: str = ""
     """RFC 3339, in UTC, whole seconds, as API servers write it: text that can be compared."""
+    static: bool = False
+    """A node makes it from a file of its own; what the API server has is an image of it."""
 
 
 class NamespaceFacts(msgspec.Struct, frozen=True):
@@ -74,6 +78,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
         opted_out=labels.get(INJECT_LABEL) == "false",
         node=spec.get("nodeName"),
         created=metadata.get("creationTimestamp") or "",
+        static=STATIC_ANNOTATION in (metadata.get("annotations") or {}),
     )
 
 

@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `operate`."""
     parser.add_argument("--namespace", default="weir-system", help="where Weir is installed (%(default)s)")
     parser.add_argument(
+        "--excluded-namespaces",
+        type=_names,
+        default=frozenset({"kube-system"}),
+        metavar="NAME,…",
+        help="where the webhook is not asked, beside --namespace: pods there count nowhere (kube-system)",
+    )
+    parser.add_argument(
         "--certificates",
         type=Certificates,
         choices=list(Certificates),
@@ -69,7 +76,9 @@ async def _operate(args: argparse.Namespace, access: Access) -> None:
     metrics = Metrics()
     async with Client(access) as client, serving(metrics, args.health_port):
         reconciler = Reconciler(client, _now, metrics)
-        observed = Observed(client, access, args.namespace, reconciler.touch)
+        observed = Observed(
+            client, access, args.namespace, args.excluded_namespaces | {args.namespace}, reconciler.touch
+        )
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(observed.run()), tasks.create_task(reconciler.run(observed))]
             if args.certificates is Certificates.SELF:
@@ -95,3 +104,7 @@ def _duration(text: str) -> timedelta:
         return timedelta(seconds=grammar.duration(text))
     except grammar.UnreadableError as error:
         raise argparse.ArgumentTypeError(f"found {text!r}; allowed: {error}") from error
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name for name in text.split(",") if name)

@@ -28,11 +28,18 @@ _RETRY_SECONDS = 5.0
 class Observed:
     """Follows policies, TrustExceptions, namespaces, pods and the summaries of the serving replicas."""
 
-    def __init__(self, client: Client, access: Access, namespace: str, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        access: Access,
+        namespace: str,
+        excluded: frozenset[str],
+        on_change: Callable[[], None],
+    ) -> None:
         self._client = client
         self._access = access
         self.store = Store(on_change)
-        self._excluded = frozenset({"kube-system", namespace})
+        self._excluded = excluded
         self._policies = Policies.of(())
         self._read: list[Object] = []
         self._listed = asyncio.Event()

@@ -15,6 +15,7 @@ class MissedReason(StrEnum):
     """Why a selected pod is not captured. docs/operations.md says what to do about each."""
 
     WINDOWS = "Windows"
+    STATIC_POD = "StaticPod"
     HOST_NETWORK = "HostNetwork"
     OPTED_OUT = "OptedOut"
     CREATED_BEFORE = "CreatedBefore"
@@ -60,6 +61,8 @@ def why(pod: PodFacts, since: str, *, cluster: bool) -> MissedReason:
     """
     if pod.windows:
         return MissedReason.WINDOWS
+    if pod.static:
+        return MissedReason.STATIC_POD
     if pod.host_network:
         return MissedReason.HOST_NETWORK
     if pod.opted_out and not cluster:

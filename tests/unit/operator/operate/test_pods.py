@@ -46,6 +46,7 @@ def test_a_policy_that_takes_no_part_has_no_pods():
     ("facts", "reason"),
     [
         ({"windows": True, "host_network": True}, MissedReason.WINDOWS),
+        ({"static": True, "host_network": True}, MissedReason.STATIC_POD),
         ({"host_network": True, "opted_out": True}, MissedReason.HOST_NETWORK),
         ({"opted_out": True, "created": EARLY}, MissedReason.OPTED_OUT),
         ({"created": EARLY}, MissedReason.CREATED_BEFORE),
