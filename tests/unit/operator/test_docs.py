@@ -5,17 +5,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 
 from weir_operator import models
 from weir_operator.arrange import arrange
 from weir_operator.compile import compile_policies
+from weir_operator.decode import Decoder
 from weir_operator.load import load
+from weir_operator.nodes import read
 from weir_sidecar.contract.config import DNSDenial, FailOpen, SidecarConfig
 from weir_sidecar.contract.flow import FlowError, Reason
 
 DOCS = Path(__file__).parents[3] / "docs"
 REASONS = (DOCS / "reasons.md").read_text()
 POLICY = (DOCS / "policy.md").read_text()
+DEFINITIONS = [
+    yaml.safe_load(path.read_text()) for path in sorted((DOCS.parent / "charts/weir/files/crds").glob("*.yaml"))
+]
 
 
 def rows(text):
@@ -37,7 +43,7 @@ def test_every_error_is_explained_once():
     [
         models.InterceptionSpec, models.Capture, models.Exclude, models.DNS, models.Rule, models.Match, models.App,
         models.TrustPolicyRef, models.TrustSpec, models.CA, models.Injection, models.Upstream, models.Root,
-        models.FailOpen,
+        models.FailOpen, models.KeyRef, models.TrustExceptionSpec, models.WorkloadRef, models.ExceptionApp,
     ],
 )  # fmt: skip
 def test_every_field_is_in_the_policy_reference(model):
@@ -72,12 +78,45 @@ def test_the_policy_reference_tells_the_defaults():
     assert compile_policies(arrange(load(document.encode(), "p.yaml")), {}) == config
 
 
-def test_the_example_in_the_policy_reference_is_a_policy():
-    (example,) = re.findall(r"```yaml\n(.*?)```", POLICY, re.DOTALL)
-    config = compile_policies(arrange(load(example.encode(), "policy.md")), {})
+def test_the_examples_in_the_policy_reference_are_what_they_say():
+    policy, exception = re.findall(r"```yaml\n(.*?)```", POLICY, re.DOTALL)
+    config = compile_policies(arrange(load(policy.encode(), "policy.md")), {})
     assert [rule.name for rule in config.rules] == ["example/no-tracker"]
+    (node,), problems = read(exception.encode(), "policy.md")
+    decoder = Decoder("policy.md")
+    document = decoder.read(node, models.TrustException)
+    assert not problems + decoder.problems
+    assert document.spec.decision is models.ExceptionDecision.PASSTHROUGH
 
 
-def test_links_to_examples_lead_somewhere():
-    for link in re.findall(r"\]\(([^)]+)\)", POLICY):
-        assert (DOCS / link).exists()
+def test_short_names_are_those_of_the_definitions():
+    found = dict(re.findall(r"^\| `(\w+(?:Policy|Exception))` \| `(\w+)` \|", POLICY, re.MULTILINE))
+    names = (definition["spec"]["names"] for definition in DEFINITIONS)
+    assert found == {name["kind"]: name["shortNames"][0] for name in names}
+
+
+def test_every_field_of_a_status_is_explained():
+    named = set(re.findall(r"[A-Za-z0-9]+", " ".join(re.findall(r"`([^`\n]+)`", POLICY))))
+    for definition in DEFINITIONS:
+        (version,) = definition["spec"]["versions"]
+        status = version["schema"]["openAPIV3Schema"]["properties"]["status"]
+        fields = set(status["properties"]) - {"conditions", "observedGeneration"}
+        assert fields <= named, definition["spec"]["names"]["kind"]
+
+
+def test_the_limits_of_lists_are_those_of_the_definitions():
+    rules, entries, never = map(
+        int, re.search(r"(\d+) rules in a policy, (\d+) hosts.*?(\d+) hosts in `neverIntercept`", POLICY).groups()
+    )
+    specs = {
+        definition["spec"]["names"]["kind"]: definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"][
+            "properties"
+        ]["spec"]["properties"]
+        for definition in DEFINITIONS
+    }
+    for kind in ("InterceptionPolicy", "ClusterInterceptionPolicy"):
+        assert specs[kind]["rules"]["maxItems"] == rules
+        match = specs[kind]["rules"]["items"]["properties"]["match"]["properties"]
+        assert {match[part]["maxItems"] for part in ("hosts", "cidrs", "ports")} == {entries}
+    for kind in ("TrustPolicy", "ClusterTrustPolicy"):
+        assert specs[kind]["neverIntercept"]["maxItems"] == never
