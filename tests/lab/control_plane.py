@@ -45,7 +45,9 @@ class ControlPlane:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Cut every stream and close the listener, as a server that is killed."""
+        """Cut every stream and close the listener, as a server that is killed. Once is enough."""
+        if self._loop.is_closed():
+            return
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -113,6 +115,8 @@ class ControlPlane:
             async for data in request.content.iter_any():
                 *lines, rest = (rest + data).split(b"\n")
                 self.told += map(msgspec.json.decode, lines)
+        except ConnectionError:
+            pass  # cut, or gone
         except asyncio.CancelledError:
             if not self._ending:
                 raise

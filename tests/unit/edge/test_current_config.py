@@ -112,4 +112,4 @@ def test_the_file_is_replaced_and_not_written_into(directory, tmp_path):
     config_file.replace(directory, changed())
     assert config_file.read(directory) == changed()
     assert not (tmp_path / "config.json").is_symlink()
-    assert sorted(os.listdir(directory)) == ["config.json", "old"]
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "old"}
