@@ -10,6 +10,9 @@ from weir_operator.load import Loaded
 from weir_operator.models import CASource, InterceptionPolicy, InterceptionSpec, Root, TrustPolicy, TrustSpec
 from weir_operator.problems import Problem
 
+LEAST_LEAF_LIFETIME = 60
+"""Seconds; the sidecar takes no less."""
+
 
 def problems(arranged: Arranged) -> list[Problem]:
     """All that keeps these policies from being used on one machine."""
@@ -69,6 +72,9 @@ def _trust_problems(trust: _Loaded, spec: TrustSpec) -> Iterator[Problem]:
             yield trust.problem(f"spec.upstream.roots[{number}]", "allowed: exactly one of file, pem, configMap")
     if spec.upstream.system_roots is False and not spec.upstream.roots:
         yield trust.problem("spec.upstream.systemRoots", "found false without roots; no server could be verified")
+    lifetime = spec.ca.leaf_lifetime
+    if lifetime is not None and lifetime < LEAST_LEAF_LIFETIME:
+        yield trust.problem("spec.ca.leafLifetime", f"found {lifetime:g} s; allowed: at least {LEAST_LEAF_LIFETIME} s")
     ttl, most = spec.fail_open.ttl, spec.fail_open.max_ttl
     if ttl is not None and most is not None and ttl > most:
         yield trust.problem("spec.failOpen.maxTTL", f"found {most:g} s; allowed: at least failOpen.ttl, {ttl:g} s")

@@ -233,6 +233,7 @@ def test_a_reference_to_nothing_and_an_object_given_twice():
         ),
         ("{upstream: {roots: [{file: a, configMap: {name: a, key: b}}]}}", "TrustPolicy", "allowed: exactly one of"),
         ("{upstream: {systemRoots: false}}", "TrustPolicy", "spec.upstream.systemRoots: found false without roots"),
+        ("{ca: {leafLifetime: 59s}}", "TrustPolicy", "spec.ca.leafLifetime: found 59 s; allowed: at least 60 s"),
         ("{failOpen: {ttl: 2h, maxTTL: 1h}}", "TrustPolicy", "spec.failOpen.maxTTL: found 3600 s; allowed: at least"),
     ],
 )
