@@ -5,7 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
@@ -168,13 +168,13 @@ class Client:
             async with self._send("GET", path, self._headers(accept), limits, params=params) as response:
                 if response.status != 200:
                     self._check(response, await response.read())
-                buffer = b""
-                async for chunk in response.content.iter_any():
-                    *whole, buffer = (buffer + chunk).split(b"\n")
-                    for line in whole:
-                        yield line
-                    if len(buffer) > MAX_LINE:
-                        raise ApiError(0, Reason.UNREACHABLE, f"GET {path}: a line of more than {MAX_LINE} bytes")
+                try:
+                    async with aclosing(_lines(response.content)) as lines:
+                        async for line in lines:
+                            yield line
+                finally:
+                    if response.connection is not None and response.connection.transport is not None:
+                        response.connection.transport.abort()  # left in the middle: no farewell
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable("GET", path, error) from error
 
@@ -220,6 +220,16 @@ class Client:
             self._token_until = 0.0
         if not 200 <= response.status < 300:
             raise error_of(response.status, body)
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
+    buffer = b""
+    async for chunk in content.iter_any():
+        *whole, buffer = (buffer + chunk).split(b"\n")
+        for line in whole:
+            yield line
+        if len(buffer) > MAX_LINE:
+            raise ApiError(0, Reason.UNREACHABLE, f"a line of more than {MAX_LINE} bytes")
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
