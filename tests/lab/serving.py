@@ -203,7 +203,7 @@ class Sidecar:
         self._response = self._connection.getresponse()
         self.status = self._response.status
         self.ended = threading.Event()
-        self._came: queue.Queue[Down] = queue.Queue()
+        self._came: dict[type[Down], queue.Queue[Any]] = {NewConfig: queue.Queue(), Exceptions: queue.Queue()}
         if self.status == 200:
             self.tell(Hello("0", revision, revision if kernel_revision is None else kernel_revision))
             self._reader = threading.Thread(target=self._read, daemon=True)
@@ -242,7 +242,8 @@ class Sidecar:
         try:
             while line := self._response.readline():
                 if line.strip():
-                    self._came.put(_decoder.decode(line))
+                    message = _decoder.decode(line)
+                    self._came[type(message)].put(message)
         except (OSError, http.client.HTTPException, ValueError):
             pass
         finally:
@@ -260,16 +261,13 @@ class Sidecar:
         deadline = time.monotonic() + patience
         while True:
             try:
-                message = self._came.get(timeout=max(deadline - time.monotonic(), 0))
+                message: D = self._came[kind].get(timeout=max(deadline - time.monotonic(), 0))
             except queue.Empty:
                 raise LabError(f"waited {patience} s in vain for a {kind.__name__}") from None
-            if isinstance(message, kind) and when(message):
+            if when(message):
                 return message
 
     def hears_nothing(self, seconds: float) -> bool:
-        """Whether nothing comes for so long."""
-        try:
-            self._came.get(timeout=seconds)
-        except queue.Empty:
-            return True
-        return False
+        """Whether nothing has come and nothing comes for so long."""
+        time.sleep(seconds)
+        return all(came.empty() for came in self._came.values())

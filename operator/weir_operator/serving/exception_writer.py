@@ -32,8 +32,12 @@ MIN_INTERVAL = 1.0
 MAX_PER_WORKLOAD = 256
 """TrustExceptions that the pods of one workload can bring about: a pod may make up hosts and clients without end."""
 AT_ONCE = 8
-_LATER = (1.0, 10.0)
+_LATER = (0.5, 10.0)
 """Seconds between attempts while the API server is away: first, longest."""
+_PATIENCE = 60.0
+"""Seconds for which a refusal is not believed: an API server that has just started knows no roles yet."""
+_FINAL = frozenset({Reason.INVALID, Reason.BAD_REQUEST, Reason.NOT_FOUND})
+"""What no patience helps against: the schema lets it not in, or its namespace is gone."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,12 +123,13 @@ class ExceptionWriter:
 
     async def _write_until_done(self, key: _Key, told: dict[str, Told]) -> None:
         pause, longest = _LATER
+        began = self._clock()
         while True:
             try:
                 async with self._slots:
                     result = await self._write(key, told)
             except ApiError as error:
-                if not error.passing:
+                if error.reason in _FINAL or (not error.passing and self._clock() - began > _PATIENCE):
                     self._give_up(key, error)
                     return
                 await asyncio.sleep(pause)
@@ -136,7 +141,7 @@ class ExceptionWriter:
             await asyncio.sleep(random.uniform(0.0, MIN_INTERVAL / 4))  # noqa: S311 - so that replicas do not keep step
 
     def _give_up(self, key: _Key, error: ApiError) -> None:
-        """The object cannot be written: its namespace is being deleted (403, 404), or its schema lets no such host in."""
+        """It cannot be written: the schema lets no such host in, or its namespace is being deleted (403) or gone."""
         self._metrics.exceptions_dropped.add(error.reason.value)
         about = facts(namespace=key[0], subject=msgspec.to_builtins(key[1]), problem=str(error))
         _log.warning("what a sidecar told could not be written to a TrustException", extra=about)

@@ -1,18 +1,19 @@
 """Admission: what the API server asks, and the answer. Pure; https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/."""
 
 import base64
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Any, Literal
 
 import msgspec
 
+from weir_operator.cluster import checks
 from weir_operator.cluster.documents import read_object
 from weir_operator.cluster.policies import Plan, PolicyKey
 from weir_operator.injection.inject import Injected, LeftAlone, Refused, Settings, inject
 from weir_operator.injection.json_patch import Operation, diff
 from weir_operator.models import CLUSTER_KINDS, InterceptionPolicy
-from weir_operator.problems import PolicyError
+from weir_operator.problems import PolicyError, Problem
 from weir_operator.serving.guard import objections
 from weir_sidecar.contract.config import Identity
 
@@ -130,9 +131,12 @@ def validate_policy(request: Request, known: Collection[PolicyKey]) -> Answer:
     if policy is None or (old is not None and old.get("spec") == policy.get("spec")):
         return Answer(Result.ALLOWED)
     try:
-        document = read_object(policy).document
+        loaded = read_object(policy)
     except PolicyError as error:
-        return Answer(Result.DENIED, str(error))
+        return _denied(error.problems)
+    if found := checks.problems(loaded):
+        return _denied(found)
+    document = loaded.document
     if not isinstance(document, InterceptionPolicy) or document.spec.trust_policy_ref is None:
         return Answer(Result.ALLOWED)
     ref = document.spec.trust_policy_ref
@@ -142,3 +146,7 @@ def validate_policy(request: Request, known: Collection[PolicyKey]) -> Answer:
     where = f" in namespace {namespace}" if namespace else ""
     text = f"spec.trustPolicyRef: there is no {ref.kind} {ref.name!r}{where}; until there is, it has no effect"
     return Answer(Result.ALLOWED, warnings=(text,))
+
+
+def _denied(problems: Iterable[Problem]) -> Answer:
+    return Answer(Result.DENIED, "; ".join(problem.said for problem in problems))
