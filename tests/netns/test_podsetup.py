@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,12 +54,13 @@ class Pod:
 
 
 @pytest.fixture
-def pod(tmp_path: Path) -> Iterator[Pod]:
-    for directory in (tmp_path, *tmp_path.parents[:2]):  # pytest's own are closed to the proxy's user
-        directory.chmod(0o755)
-    made = Pod(tmp_path)
-    yield made
-    made.end()
+def pod() -> Iterator[Pod]:
+    # Not pytest's directory, which is closed to the proxy's user.
+    with tempfile.TemporaryDirectory(prefix="wk-init-", dir="/tmp") as directory:
+        Path(directory).chmod(0o755)
+        made = Pod(Path(directory))
+        yield made
+        made.end()
 
 
 def test_sets_up_a_pod_again_and_again_and_in_a_new_sandbox(pod: Pod) -> None:
