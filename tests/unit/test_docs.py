@@ -76,8 +76,10 @@ def options(made):
 
 @pytest.mark.parametrize("page", USERS_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_options_exist(page):
-    # A word before is another program's (kubectl weir, cd weir); what follows -- is the command that weir runs.
-    for command, rest in re.findall(r"(?:^|[\s/])(?<!kubectl )weir ([a-z]+)\b([^\n]*)", code(page.read_text())):
+    # A word before is another program's (kubectl weir, cd weir, helm install weir); what follows -- is the command that
+    # weir runs.
+    called = r"(?:^|[\s/])(?<!kubectl )(?<!install )(?<!upgrade )weir ([a-z]+)\b([^\n]*)"
+    for command, rest in re.findall(called, code(page.read_text())):
         assert command in COMMANDS, f"weir {command}"
         ours = re.split(r"\s--(?:\s|$)", re.sub(r"\s#.*", "", rest))[0]
         known = options(parser(command))

@@ -144,6 +144,17 @@ def test_the_processes_know_their_flags_and_have_their_ports(render, name, proce
         assert parsed[f"{port['name']}_port"] == port["containerPort"]
 
 
+def test_the_operator_is_told_which_namespaces_the_webhook_is_not_asked_about(render):
+    parser = argparse.ArgumentParser()
+    operate.add_arguments(parser)
+    manifests = render(CASES["fail-closed"])
+    (container,) = dict(pods(manifests))["weir-operator"]["spec"]["containers"]
+    (mutating,) = [obj for obj in objects(manifests) if obj["kind"] == "MutatingWebhookConfiguration"]
+    (expression,) = mutating["webhooks"][0]["namespaceSelector"]["matchExpressions"]
+    told = parser.parse_args(container["args"]).excluded_namespaces
+    assert told == set(expression["values"]) == {"kube-system", "weir-system", "ci", "monitoring"}
+
+
 def test_the_serving_process_reads_its_settings(render, tmp_path):
     (found,) = [obj for obj in objects(render()) if obj["metadata"]["name"] == "weir-settings"]
     file = tmp_path / "settings.json"
