@@ -24,6 +24,11 @@ class _EnoughError(Exception):
 _type_info = cache(inspect.type_info)
 
 
+@cache
+def _values(words: type[StrEnum]) -> list[str]:
+    return [word.value for word in words]
+
+
 class _Bad:
     """Stands for a value that could not be read; its problem is noted."""
 
@@ -135,7 +140,7 @@ class Decoder:
     def _word(self, node: Node, kind: inspect.EnumType, path: str) -> Any:
         words = kind.cls
         assert issubclass(words, StrEnum)
-        allowed = [word.value for word in words]
+        allowed = _values(words)
         text = node.text if isinstance(node, Scalar) else None
         if text in allowed:
             is_text = isinstance(node, Scalar) and isinstance(node.value, str)

@@ -95,8 +95,10 @@ def read(data: bytes, file: str) -> tuple[list[Node], list[Problem]]:
 
 def node_of(value: Any) -> Node:
     """The node of a JSON value. Text is text here, whatever YAML would read it as."""
+    if isinstance(value, str):
+        return Scalar(None, value, value)
     if isinstance(value, abc.Mapping):
-        entries = tuple(Entry(str(key), None, node_of(below)) for key, below in value.items())
+        entries = tuple([Entry(str(key), None, node_of(below)) for key, below in value.items()])
         return Mapping(None, entries, *_extent([entry.value for entry in entries]))
     if isinstance(value, list | tuple):
         items = [node_of(item) for item in value]
