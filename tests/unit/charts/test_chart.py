@@ -68,11 +68,12 @@ def test_lint_finds_nothing(tmp_path, case):
 
 
 @each_case
-def test_kubernetes_knows_every_object(render, case):
+@pytest.mark.parametrize("version", ["1.29", "1.37"])
+def test_kubernetes_knows_every_object(render, case, version):
     checked = [obj for obj in objects(render(CASES[case])) if not obj["apiVersion"].startswith(OTHERS_GROUPS)]
     assert len(checked) > 15
     for obj in checked:
-        kubernetes_validate.validate(obj, "1.29", strict=True)
+        kubernetes_validate.validate(obj, version, strict=True)
 
 
 def test_the_definitions_of_all_kinds_are_kept(render):
