@@ -115,7 +115,7 @@ def _spec(default: str) -> dict[str, Any]:
     return {"defaultAction": default, "rules": rules}
 
 
-async def _streams(serving: RunningServing, client: Client, count: int) -> dict[str, float]:
+async def _streams(serving: RunningServing, client: Client, count: int) -> tuple[dict[str, float], list[Sidecar]]:
     pid = serving.process.pid
     tokens = await _tokens(client, count)
     context = ssl.create_default_context(cadata=serving.certificates.pem)
@@ -147,8 +147,7 @@ async def _streams(serving: RunningServing, client: Client, count: int) -> dict[
         figures[f"change_{number}_median_seconds"] = arrived[len(arrived) // 2]
         figures[f"change_{number}_last_seconds"] = arrived[-1]
         figures[f"change_{number}_cpu_ms"] = (procs.cpu_us(pid) - cpu) / 1000
-    figures["streams_lost"] = sum(sidecar.lost for sidecar in sidecars)
-    return figures
+    return figures, sidecars
 
 
 def _review() -> bytes:
@@ -202,7 +201,9 @@ async def _measure(cluster: OwnCluster, serving: RunningServing, options: argpar
         await asyncio.sleep(1)
         figures: dict[str, Any] = {"admissions": await _admissions(serving, options.rate, options.seconds)}
         if options.sidecars:
-            figures["streams"] = await _streams(serving, client, options.sidecars)
+            figures["streams"], sidecars = await _streams(serving, client, options.sidecars)
+            figures["beside them"] = await _admissions(serving, options.rate, options.seconds)
+            figures["streams"]["lost"] = sum(sidecar.lost for sidecar in sidecars)
             figures["metrics"] = {name: value for name, value in serving.metrics().items() if "bucket" not in name}
     return figures
 

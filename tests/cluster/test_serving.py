@@ -41,6 +41,7 @@ def certificates():
 def serving(cluster, home, certificates):
     with RunningServing(cluster, home, certificates) as running:
         yield running
+        assert not running.told(level="error")  # whatever sidecars did, and however they hung up
 
 
 @pytest.fixture
@@ -265,6 +266,23 @@ class TestConfigs:
             sidecar.tell_raw(b"\xff\n\n")
             objects.patch("interceptionpolicies", "web", defaultAction="Deny")
             sidecar.config(lambda new: new.config.default_action is Action.DENY)
+
+    def test_what_is_no_http_harms_nobody_else(self, serving, objects, namespace):
+        objects.pod("a")
+        token = serving.token(namespace, "a")
+        with serving.connect(namespace, "a", token) as broken:
+            broken.exceptions()
+            broken._socket.sendall(b"no chunk\r\n")
+            with serving.connect(namespace, "a", token) as sidecar:
+                assert sidecar.exceptions() == Exceptions()
+                assert broken.ended.wait(5)
+
+    @pytest.mark.parametrize("first", [b"\n", b"{}\n", b'{"type":"trust","entries":[]}\n'])
+    def test_who_does_not_say_hello_first_is_let_go(self, serving, objects, namespace, first):
+        objects.pod("a")
+        with serving.connect(namespace, "a", serving.token(namespace, "a"), first=first) as sidecar:
+            assert sidecar.ended.wait(5)
+        assert serving.told(namespace=namespace, cause="bad_hello")
 
 
 class TestExceptions:

@@ -170,8 +170,8 @@ class RunningServing:
             url, data=body, verify=str(verify), timeout=10, headers={"Content-Type": "application/json"}
         )
 
-    def connect(self, namespace: str, pod: str, token: str | None, **hello: str) -> "Sidecar":
-        """A sidecar that says hello, or is refused."""
+    def connect(self, namespace: str, pod: str, token: str | None, **hello: Any) -> "Sidecar":
+        """A sidecar that says hello, or `first` instead, or is refused."""
         return Sidecar(self, namespace, pod, token, **hello)
 
     def token(self, namespace: str, pod: str, **options: Any) -> str:
@@ -191,6 +191,7 @@ class Sidecar:
         *,
         revision: str = "",
         kernel_revision: str | None = None,
+        first: bytes | None = None,
     ) -> None:
         context = ssl.create_default_context(cadata=serving.certificates.pem)
         self._connection = http.client.HTTPSConnection("127.0.0.1", serving.stream_port, timeout=30, context=context)
@@ -205,7 +206,8 @@ class Sidecar:
         self.ended = threading.Event()
         self._came: dict[type[Down], queue.Queue[Any]] = {NewConfig: queue.Queue(), Exceptions: queue.Queue()}
         if self.status == 200:
-            self.tell(Hello("0", revision, revision if kernel_revision is None else kernel_revision))
+            hello = Hello("0", revision, revision if kernel_revision is None else kernel_revision)
+            self.tell_raw(msgspec.json.encode(hello) + b"\n" if first is None else first)
             self._reader = threading.Thread(target=self._read, daemon=True)
             self._reader.start()
 

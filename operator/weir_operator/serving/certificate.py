@@ -23,6 +23,9 @@ class ServingCertificate(msgspec.Struct, frozen=True):
     key: bytes
     authorities: bytes
 
+    def __repr__(self) -> str:
+        return "ServingCertificate()"
+
     @property
     def rotating(self) -> bool:
         """Whether clients may still trust the old CA alone."""

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-from weir_operator.cluster.facts import PodFacts
+from weir_operator.cluster.facts import PodFacts, Workload
 from weir_operator.kube.client import Client
 from weir_operator.kube.errors import ApiError, Reason
 from weir_operator.serving.exceptions import (
@@ -70,6 +71,7 @@ class ExceptionWriter:
         self._clock = clock
         self._metrics = metrics
         self._pending: dict[_Key, _Pending] = {}
+        self._coming: Counter[tuple[str, Workload | None]] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(AT_ONCE)
 
@@ -87,9 +89,8 @@ class ExceptionWriter:
             return True
         if told.state not in NOTEWORTHY:
             return False
-        there = sum(one.subject.workload == subject.workload for one in self._exceptions.of(namespace))
-        coming = sum(key[0] == namespace and key[1].workload == subject.workload for key in self._pending)
-        if there + coming >= MAX_PER_WORKLOAD:
+        coming = self._coming[namespace, subject.workload]
+        if self._exceptions.count(namespace, subject.workload) + coming >= MAX_PER_WORKLOAD:
             self._metrics.exceptions_dropped.add("too_many")
             return False
         return True
@@ -98,6 +99,7 @@ class ExceptionWriter:
         pending = self._pending.get(key)
         if pending is None:
             pending = self._pending[key] = _Pending()
+            self._coming[key[0], key[1].workload] += 1
             task = asyncio.get_running_loop().create_task(self._write_all(key, pending))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -120,6 +122,10 @@ class ExceptionWriter:
                     continue
         finally:
             del self._pending[key]
+            whose = key[0], key[1].workload
+            self._coming[whose] -= 1
+            if not self._coming[whose]:
+                del self._coming[whose]
 
     async def _write_until_done(self, key: _Key, told: dict[str, Told]) -> None:
         pause, longest = _LATER

@@ -5,12 +5,13 @@ All of it follows the API server by watches. While that is away the last that wa
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from weir_operator.cluster.facts import CAPTURED_LABEL, NamespaceFacts, PodFacts, namespace_facts, pod_facts
+from weir_operator.cluster.facts import CAPTURED_LABEL, NamespaceFacts, PodFacts, Workload, namespace_facts, pod_facts
 from weir_operator.cluster.policies import Plan, Policies
 from weir_operator.injection import meshes
 from weir_operator.kube.client import Client
@@ -53,20 +54,30 @@ class Exceptions:
     def __init__(self) -> None:
         self._by_namespace: dict[str, dict[str, ExceptionFacts]] = {}
         self._by_subject: dict[tuple[str, Subject], ExceptionFacts] = {}
+        self._counts: Counter[tuple[str, Workload | None]] = Counter()
 
     def take(self, old: ExceptionFacts | None, new: ExceptionFacts | None) -> None:
         """Follow a change."""
         if old is not None:
+            whose = old.namespace, old.subject.workload
+            self._counts[whose] -= 1
+            if not self._counts[whose]:
+                del self._counts[whose]
             self._by_namespace[old.namespace].pop(old.name, None)
             if self._by_subject.get((old.namespace, old.subject)) is old:
                 del self._by_subject[old.namespace, old.subject]
         if new is not None:
             self._by_namespace.setdefault(new.namespace, {})[new.name] = new
+            self._counts[new.namespace, new.subject.workload] += 1
             self._by_subject[new.namespace, new.subject] = new
 
     def of(self, namespace: str) -> tuple[ExceptionFacts, ...]:
         """All of a namespace."""
         return tuple(self._by_namespace.get(namespace, {}).values())
+
+    def count(self, namespace: str, workload: Workload | None) -> int:
+        """How many are about a workload."""
+        return self._counts[namespace, workload]
 
     def about(self, namespace: str, subject: Subject) -> ExceptionFacts | None:
         """The one about exactly this, whatever its name."""

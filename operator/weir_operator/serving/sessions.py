@@ -25,7 +25,9 @@ from weir_sidecar.contract.stream import MAX_LINE, Applied, Down, Hello, NewConf
 
 SETTLE_SECONDS = 0.05
 """Exceptions of a namespace are told this long after the first of several changes."""
-_AT_ONCE = 50
+_MOST_LINES = 1000
+"""Encoded configs that are kept for other pods of the same workload. Jobs come and go; policies may stay for months."""
+_AT_ONCE = 20
 """Sessions that are looked at before others of the process get their turn."""
 
 _log = logging.getLogger(__name__)
@@ -186,6 +188,8 @@ class Sessions:
         key = (plan.config.revision, workload, pod.exempt)
         line = self._lines.get(key)
         if line is None:
+            if len(self._lines) >= _MOST_LINES:
+                self._lines.clear()
             config = pod_config(plan.config, workload, self._settings(), pod.exempt)
             line = self._lines[key] = encode(NewConfig(config))
         return line

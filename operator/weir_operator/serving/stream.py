@@ -36,6 +36,7 @@ DEAF_SECONDS = 20.0
 REVIEW_SECONDS = 600.0
 """The longest time after which the token of an open stream is reviewed again."""
 MESSAGE_SECONDS = 0.01
+BYTES_A_SECOND = 1 << 20
 """What a message costs its sender: one that talks without end is read slowly."""
 _PROMISED_SECONDS = HEALTH_SECONDS + SILENCE_SECONDS
 """A sidecar that says nothing for so long is gone: it owes a word each `HEALTH_SECONDS`."""
@@ -90,14 +91,14 @@ class StreamServer:
             return web.json_response({"error": error.cause.value}, status=STATUS[error.cause])
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         response.enable_chunked_encoding()
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             await self._serve(pod, token, Lines(request.content), response)
         except RefusedError as error:
             self._refused(request, error.cause)
             if error.cause is Refusal.NOT_READING and request.transport is not None:
                 request.transport.abort()
-        except ConnectionError:
+        except (ConnectionError, web.RequestPayloadError):
             _log.debug("a sidecar hung up", extra=facts(path=request.path))
         return response
 
@@ -130,7 +131,7 @@ class StreamServer:
                     about = facts(namespace=session.pod.namespace, pod=session.pod.name, problem=str(error))
                     _log.warning("a sidecar's message cannot be read, and is left out", extra=about)
                 puzzled = True
-            await asyncio.sleep(MESSAGE_SECONDS)
+            await asyncio.sleep(MESSAGE_SECONDS + len(line) / BYTES_A_SECOND)
 
     def _hear(self, session: Session, message: Up) -> None:
         match message:
