@@ -186,12 +186,13 @@ def test_layouts(name: str, world: World, tmp_path: Path) -> None:
     before = snapshot(image)
     mounts, _ = equipped(world, Injection())
     with images.container((image,), tmp_path / "container") as container:
-        done = container.run(("/busybox", "sha256sum", *layout.opened, *layout.java), mounts, {})
+        done = container.run(("/busybox", "sha256sum", *layout.opened, *layout.java, *layout.anchors), mounts, {})
         others = container.run(("/busybox", "cat", *layout.others), mounts, {})
     digests = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines()}
     assert digests == {
         **{place: digest(world.trust / paths.BUNDLE) for place in layout.opened},
         **{place: digest(world.trust / paths.TRUST_STORE) for place in layout.java},
+        **{place: digest(world.trust / paths.CA) for place in layout.anchors},
     }
     assert others.stdout == "".join(f"the image's own {place}\n" for place in layout.others)
     assert snapshot(image) == before

@@ -55,6 +55,8 @@ class Layout:
     opened: tuple[str, ...] = ()
     """What its programs open: the bundle must be found there."""
     java: tuple[str, ...] = ()
+    anchors: tuple[str, ...] = ()
+    """Where p11-kit looks for CAs to add, in a directory that is there."""
 
 
 _PKI = "/etc/pki/ca-trust/extracted"
@@ -79,6 +81,7 @@ LAYOUTS = {
             "/etc/ssl/cert.pem",
         ),
         java=("/etc/pki/java/cacerts", f"{_PKI}/java/cacerts"),
+        anchors=("/etc/pki/ca-trust/source/anchors/weir.pem",),
     ),
     # ca-certificates of SUSE: the directory of hashed names is made by p11-kit
     "suse": Layout(
@@ -95,6 +98,7 @@ LAYOUTS = {
         },
         opened=("/etc/ssl/ca-bundle.pem", "/var/lib/ca-certificates/ca-bundle.pem"),
         java=("/usr/lib64/jvm/jre/lib/security/cacerts", "/var/lib/ca-certificates/java-cacerts"),
+        anchors=("/etc/pki/trust/anchors/weir.pem",),
     ),
     # ca-certificates-bundle and ca-certificates of Alpine
     "alpine": Layout(
@@ -120,6 +124,7 @@ LAYOUTS = {
             "/etc/ssl/certs/ISRG_Root_X1.pem": "../../ca-certificates/extracted/cadir/ISRG_Root_X1.pem",
         },
         opened=("/etc/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt"),
+        anchors=("/etc/ca-certificates/trust-source/anchors/weir.pem",),
     ),
     # gcr.io/distroless/static: Debian's bundle and nothing else
     "distroless": Layout(
@@ -138,6 +143,8 @@ def modelled(layout: Layout, root: Path, busybox: Path) -> Path:
         path = root / place.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"the image's own {place}\n")
+    for place in layout.anchors:
+        (root / place.lstrip("/")).parent.mkdir(parents=True)
     for place, target in (layout.links or {}).items():
         path = root / place.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)

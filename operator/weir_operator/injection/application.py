@@ -111,8 +111,9 @@ def _with_java(env: list[Entry], injection: Injection, *, hidden: bool) -> list[
         return env
     if not injection.override and (options is None or names_trust_store(options)):
         return None
-    added = _JAVA_OPTION if options is None else f"{options} {_JAVA_OPTION}"
-    return [*env[:at], {"name": JAVA, "value": added}, *env[at + 1 :]]
+    if options is None:
+        return [*_entries({JAVA: _JAVA_OPTION}), *env[:at], *env[at + 1 :]]
+    return [*env[:at], {"name": JAVA, "value": f"{options} {_JAVA_OPTION}"}, *env[at + 1 :]]
 
 
 def _entries(values: Mapping[str, str]) -> list[Entry]:

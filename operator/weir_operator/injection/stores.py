@@ -68,19 +68,36 @@ _JAVA = Store(
     ),
     ("/etc/pki/java/cacerts", *(f"{directory}/java/cacerts" for directory in _LINKED_DIRECTORIES)),
 )
+# p11-kit reads these itself, whenever a program loads it, and adds them to the distribution's roots: p11-kit's manual, "Trust
+# Policy Module", and update-ca-trust(8).
+_ANCHORS = Store(
+    "the anchors of GnuTLS and NSS",
+    paths.CA,
+    (
+        "/etc/pki/ca-trust/source/anchors/weir.pem",  # Fedora, RHEL, UBI
+        "/etc/pki/trust/anchors/weir.pem",  # SUSE
+        "/etc/ca-certificates/trust-source/anchors/weir.pem",  # Arch
+    ),
+)
 _BROWSERS = (
     Store("Chromium's policies", paths.CHROMIUM_POLICY, ("/etc/chromium/policies/managed/weir.json",)),
     Store("Chrome's policies", paths.CHROMIUM_POLICY, ("/etc/opt/chrome/policies/managed/weir.json",)),
+    Store(
+        "the policies of Chrome for Testing",
+        paths.CHROMIUM_POLICY,
+        ("/etc/opt/chrome_for_testing/policies/managed/weir.json",),
+    ),
     Store("Firefox's policies", paths.FIREFOX_POLICY, ("/etc/firefox/policies/policies.json",)),
 )
 
-PLACES = frozenset(place for store in (_BUNDLES, _JAVA, *_BROWSERS) for place in store.places)
+PLACES = frozenset(place for store in (_BUNDLES, _ANCHORS, _JAVA, *_BROWSERS) for place in store.places)
 
 
 def wanted(injection: Injection) -> Iterator[Store]:
     """The stores that a policy wants covered."""
     if injection.system_stores:
         yield _BUNDLES
+        yield _ANCHORS
     if injection.java:
         yield _JAVA
     if injection.nss:

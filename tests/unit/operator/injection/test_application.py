@@ -160,11 +160,18 @@ def test_bundles_are_left_where_the_container_mounts_its_own(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/ssl/certs/ours.pem", "/etc/ssl/private", "/etc/pki/ca-trust/source/anchors", "/etc/ssl/certsx"]
+    "path", ["/etc/ssl/certs/ours.pem", "/etc/ssl/private", "/etc/pki/ca-trust/source/blocklist", "/etc/ssl/certsx"]
 )
 def test_files_beside_the_bundle_are_no_reason(path):
     assert "bundle.crt" in places(mounting(path)).values()
     assert equipped(mounting(path))[1] == []
+
+
+@pytest.mark.parametrize("path", ["/etc/pki/ca-trust/source/anchors", "/etc/pki/ca-trust"])
+def test_anchors_are_left_where_the_container_mounts_its_own(path):
+    found = places(mounting(path))
+    assert not [place for place in found if "anchors" in place]
+    assert any(path in warning and "anchors" in warning for warning in equipped(mounting(path))[1])
 
 
 def test_a_keystore_of_ones_own_is_no_reason_to_leave_the_bundles():
