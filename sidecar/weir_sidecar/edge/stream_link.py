@@ -1,6 +1,8 @@
 """One TLS connection to the control plane: made, written to and read from, without ever keeping the loop waiting."""
 
 import asyncio
+import errno
+import os
 from enum import StrEnum
 from socket import socket
 
@@ -93,17 +95,21 @@ async def _dial(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket
         try:
             dial = Dial((address, port))
         except DialError as error:
-            failure = f"{address} port {port}: {error.cause.strerror}"
+            failure = f"{address} port {port}: {_why(error)}"
             continue
         try:
             return await dial.finish(loop, CONNECT_SECONDS)
         except DialError as error:
-            failure = f"{address} port {port}: {error.cause.strerror}"
+            failure = f"{address} port {port}: {_why(error)}"
             dial.sock.close()
         except BaseException:
             dial.sock.close()
             raise
     raise StreamEndedError(StreamEnd.UNREACHABLE, failure)
+
+
+def _why(error: DialError) -> str:
+    return os.strerror(error.cause.errno or errno.ETIMEDOUT)
 
 
 async def _handshake(loop: asyncio.AbstractEventLoop, session: Session, host: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import socket
 from contextlib import contextmanager
 
 import msgspec
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason, encode_record
 from weir_sidecar.edge import records as module
 from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
-from weir_sidecar.edge.records import RING, RecordSink, open_record_file
+from weir_sidecar.edge.records import RING, RecordSink, open_record_file, open_stdout
 
 
 def record(number, pad=""):
@@ -203,3 +204,49 @@ def test_after_closing_records_still_reach_ring_and_metrics(tmp_path):
         it.turn()
     assert len(it.sink.last()) == 1
     assert path.read_bytes() == b""
+
+
+def on_stdout(target, work):
+    """Do `work` in a forked child whose standard output and error are `target`; its result."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        os.write(writer, repr(work()).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        result = pipe.read()
+    os.waitpid(child, 0)
+    return result.decode()
+
+
+def opened():
+    """Whether the records' descriptor blocks, and whether standard error still does."""
+    descriptor = open_stdout()
+    os.write(descriptor, b"line\n")
+    return os.get_blocking(descriptor), os.get_blocking(2)
+
+
+def test_records_on_standard_output_do_not_block_and_leave_standard_error_alone(tmp_path):
+    readable, writable = os.pipe()
+    assert on_stdout(writable, opened) == "(False, True)"
+    assert os.read(readable, 100) == b"line\n"
+    os.close(readable)
+    os.close(writable)
+
+
+def test_standard_output_may_be_a_file_that_has_something_in_it(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("before\n")
+    with path.open("ab") as file:
+        assert on_stdout(file.fileno(), opened) == "(False, True)"
+    assert path.read_text() == "before\nline\n"
+
+
+def test_standard_output_may_be_a_socket():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert on_stdout(theirs.fileno(), opened)[:7] == "(False,"
+        assert ours.recv(100) == b"line\n"
