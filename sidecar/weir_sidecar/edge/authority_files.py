@@ -5,15 +5,24 @@ import os
 from contextlib import suppress
 
 from weir_sidecar.certs.authority import Authority
+from weir_sidecar.contract.config import ConfigError, Trust
 
 KEY = "ca.key"
 CERTIFICATE = "ca.crt"
 
 
-def load_or_create(directory: int, now: dt.datetime) -> Authority:
-    """The pod's CA, from an open directory. Files that do not fit together are replaced by a new CA."""
+def load_or_create(directory: int, now: dt.datetime, config: Trust) -> Authority:
+    """The pod's CA, from an open directory. Files that do not fit together are replaced by a new CA.
+
+    Not so a CA of a Secret: nobody would trust another in its place. Raises `ConfigError`.
+    """
     authority = load(directory)
     if authority is None:
+        if config.authority_dir is not None:
+            raise ConfigError(
+                f"{KEY} and {CERTIFICATE} are missing or do not belong together; the init container copies the CA of the"
+                " Secret there when a pod starts: delete this pod, so that it starts anew"
+            )
         authority = Authority.create(now)
         store(directory, authority)
     return authority

@@ -80,7 +80,7 @@ class Sidecar:
         self._stopped: asyncio.Future[None] = loop.create_future()
         self._diag = SockDiag()
         self._heartbeat = Heartbeat(loop, config)
-        self._authority = authority_files.load_or_create(opened.run_dir, clocks.utc())
+        self._authority = authority_files.load_or_create(opened.run_dir, clocks.utc(), config.trust)
         self._trust = self._open_trust(config, self._authority)
         self._metrics = Metrics(__version__, self._trust_states, lambda: self._heartbeat.missed)
         self._metrics.config_generation = config.generation
