@@ -145,6 +145,12 @@ class ControlPlane:
     async def _stop(self) -> None:
         await self._cut()
         await self._runner.cleanup()
+        # Handshakes that are not over have no transport yet that would be cut.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.05)  # transports close their sockets in the turns of the loop that follow
 
 
 def _encoded(message: Down | bytes) -> bytes:
