@@ -4,10 +4,12 @@ import base64
 import contextlib
 import json
 import shutil
+import threading
 import time
 
 import pytest
 
+from lab.balancer import Balancer
 from lab.operator import bare_pod, installed_roles
 from lab.running import wait_for
 from lab.serving import Certificates, RunningServing, expired
@@ -452,13 +454,13 @@ def review_of(request):
     return json.dumps(whole).encode()
 
 
-@pytest.fixture
-def webhooks(cluster, serving, namespace):
-    """The API server asks the serving process about what happens in the namespace."""
-    bundle = base64.b64encode(serving.certificates.pem.encode()).decode()
+@contextlib.contextmanager
+def registered(cluster, namespace, certificates, port):
+    """The API server asks a port of loopback about what happens in the namespace."""
+    bundle = base64.b64encode(certificates.pem.encode()).decode()
 
     def hook(name, path, operations, groups, resources):
-        url = f"https://127.0.0.1:{serving.webhook_port}{path}"
+        url = f"https://127.0.0.1:{port}{path}"
         return {
             "name": name,
             "clientConfig": {"url": url, "caBundle": bundle},
@@ -489,24 +491,68 @@ def webhooks(cluster, serving, namespace):
             cluster.request("DELETE", f"{REGISTRATION}/{plural}/{namespace}").raise_for_status()
 
 
+@pytest.fixture
+def webhooks(cluster, serving, namespace):
+    with registered(cluster, namespace, serving.certificates, serving.webhook_port):
+        yield
+
+
+def inject(objects):
+    """A pod, made when the API server has begun to ask."""
+    objects.policy(defaultAction="Deny")
+    path = f"/api/v1/namespaces/{objects.namespace}/pods"
+
+    def made():
+        pod = objects.request("POST", path, bare_pod("app"))
+        if "initContainers" in pod["spec"]:
+            return pod
+        objects.remove_pod("app")
+        return None
+
+    return wait_for("the webhook is asked", made)
+
+
+class TestReplacement:
+    def test_one_replica_after_the_other_is_replaced_and_no_admission_fails(self, cluster, another, objects, note):
+        path = f"/api/v1/namespaces/{objects.namespace}/pods"
+        over, answers = threading.Event(), []
+
+        def create():
+            """Twenty pods a second."""
+            begin = time.monotonic()
+            while not over.wait(max(begin + len(answers) / 20 - time.monotonic(), 0)):
+                answers.append(cluster.request("POST", path, bare_pod(f"p-{len(answers)}")))
+
+        with Balancer() as balancer:
+
+            def start():
+                replica = another("--drain=4")
+                balancer.add(replica.webhook_port, replica.is_ready)
+                return replica
+
+            replicas = [start(), start()]
+            with registered(cluster, objects.namespace, replicas[0].certificates, balancer.port):
+                inject(objects)
+                creator = threading.Thread(target=create)
+                creator.start()
+                try:
+                    for old in replicas:
+                        start()
+                        time.sleep(1)
+                        old.process.terminate()
+                        assert old.process.wait(20) == 0
+                finally:
+                    over.set()
+                    creator.join()
+        assert {answer.status_code for answer in answers} == {201}
+        assert all("initContainers" in answer.json()["spec"] for answer in answers)
+        note.append(f"{len(answers)} pods made while both serving replicas were replaced, none refused")
+
+
 @pytest.mark.usefixtures("webhooks")
 class TestAdmission:
-    def inject(self, objects):
-        """A pod, made when the API server has begun to ask."""
-        objects.policy(defaultAction="Deny")
-        path = f"/api/v1/namespaces/{objects.namespace}/pods"
-
-        def made():
-            pod = objects.request("POST", path, bare_pod("app"))
-            if "initContainers" in pod["spec"]:
-                return pod
-            objects.remove_pod("app")
-            return None
-
-        return wait_for("the webhook is asked", made)
-
     def test_a_pod_that_a_policy_selects_gets_the_sidecar(self, objects, namespace):
-        pod = self.inject(objects)
+        pod = inject(objects)
         assert [one["name"] for one in pod["spec"]["initContainers"]] == ["weir-init", "weir-sidecar"]
         config = json.loads(pod["metadata"]["annotations"]["weir.dev/config"])
         assert config["workload"] == f"{namespace}/Pod/app"
@@ -515,7 +561,7 @@ class TestAdmission:
         assert pod["metadata"]["labels"]["weir.dev/captured"] == "true"
 
     def test_its_sidecar_then_has_nothing_new_to_hear(self, objects, namespace, serving):
-        config = json.loads(self.inject(objects)["metadata"]["annotations"]["weir.dev/config"])
+        config = json.loads(inject(objects)["metadata"]["annotations"]["weir.dev/config"])
         token = serving.token(namespace, "app")
         with serving.connect(namespace, "app", token, revision=config["revision"]) as sidecar:
             assert sidecar.exceptions() == Exceptions()
@@ -530,7 +576,7 @@ class TestAdmission:
         ],
     )
     def test_what_steers_its_proxy_is_refused(self, objects, namespace, change, word):
-        self.inject(objects)
+        inject(objects)
         header = {"Content-Type": "application/strategic-merge-patch+json"}
         path = f"/api/v1/namespaces/{namespace}/pods/app"
         answer = objects.cluster.request("PATCH", path, change, headers=header)
@@ -538,12 +584,12 @@ class TestAdmission:
         assert word in answer.json()["message"]
 
     def test_other_changes_are_not(self, objects, namespace):
-        self.inject(objects)
+        inject(objects)
         objects.cluster.kubectl("label", "pod", "app", "-n", namespace, "tier=a")
         objects.cluster.kubectl("set", "image", "pod/app", "-n", namespace, "app=example.invalid/app:2")
 
     def test_an_ephemeral_container_as_the_proxy_is_refused(self, objects, namespace):
-        self.inject(objects)
+        inject(objects)
         path = f"/api/v1/namespaces/{namespace}/pods/app/ephemeralcontainers"
         header = {"Content-Type": "application/strategic-merge-patch+json"}
 
@@ -558,12 +604,12 @@ class TestAdmission:
         assert debug("c", runAsUser=1000).ok
 
     def test_a_policy_that_cannot_be_read_is_refused(self, objects):
-        self.inject(objects)
+        inject(objects)
         with pytest.raises(AssertionError, match=r"spec\.rules"):
             objects.policy("bad", rules=[{"action": "Deny", "match": {"hosts": ["a b"]}}])
 
     def test_a_trust_policy_that_is_not_there_is_warned_of(self, objects, namespace):
-        self.inject(objects)
+        inject(objects)
         policy = {
             "apiVersion": "weir.dev/v1alpha1",
             "kind": "InterceptionPolicy",
