@@ -17,7 +17,7 @@ from weir_sidecar.core.tls_outcome import Outcome
 from weir_sidecar.core.trust_cache import Bypass, TrustCache
 from weir_sidecar.core.trust_dump import Dump, encode
 from weir_sidecar.core.trust_entry import Entry
-from weir_sidecar.edge.admin import Admin, AdminRoutes, open_control_socket
+from weir_sidecar.edge.admin import Admin, AdminRoutes, DoorKind, open_control_socket
 from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.records import RecordSink
 
@@ -60,7 +60,7 @@ def sidecar(state, cache):
         trust=lambda: cache.dump(NOW), change=lambda change: change.apply(cache, NOW),
     )  # fmt: skip
     admin = Admin(loop, routes, RecordSink(loop, Metrics("1"), print), {os.getuid()})
-    admin.serve(open_control_socket(descriptor))
+    admin.serve(open_control_socket(descriptor), DoorKind.CONTROL)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:

@@ -12,7 +12,7 @@ import pytest
 from weir_cli.commands import flows
 from weir_cli.main import main
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason, encode_record
-from weir_sidecar.edge.admin import Admin, AdminRoutes, open_control_socket
+from weir_sidecar.edge.admin import Admin, AdminRoutes, DoorKind, open_control_socket
 from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.records import RecordSink
 
@@ -41,7 +41,7 @@ def sidecar(directory, records=()):
     sink = RecordSink(loop, Metrics("1"), print)
     routes = AdminRoutes(ready=bool, metrics=bytes, config=bytes, trust=bytes, change=str)
     admin = Admin(loop, routes, sink, {os.getuid()})
-    admin.serve(open_control_socket(descriptor))
+    admin.serve(open_control_socket(descriptor), DoorKind.CONTROL)
     for one in records:
         sink(one)
     thread = threading.Thread(target=loop.run_forever)
