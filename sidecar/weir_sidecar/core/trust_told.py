@@ -61,13 +61,14 @@ class Teller:
     def changes(self, entries: Iterable[Entry]) -> list[Told]:
         """What has another state, or another end of its bypass, than when it was last told.
 
-        Trust that nothing ever spoke against is not worth telling. What is not there any more is told by nobody.
+        Trust that nothing ever spoke against is not worth telling. What is not there any more is told by nobody. Of two
+        entries with one name (a word, and what the upstream asks of every app) the first is told: it is the one that counts.
         """
         before, self._told = self._told, {}
         fresh = []
         for entry in entries:
             key, value = (entry.host, entry.uid, entry.ja4), (entry.state, entry.expires_at)
-            if key not in before and not _worth_telling(entry):
+            if key in self._told or (key not in before and not _worth_telling(entry)):
                 continue
             self._told[key] = value
             if before.get(key) != value:

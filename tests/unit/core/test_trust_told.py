@@ -59,6 +59,17 @@ def test_then_changes_of_state_alone() -> None:
     assert states(teller.changes([moved(BYPASSED, State.TRUSTED)])) == [("a.test", State.TRUSTED)]
 
 
+def test_of_two_with_one_name_the_one_that_counts_is_told() -> None:
+    entries = [
+        Entry("a.test", state=State.PINNED),
+        Entry("a.test", state=State.BYPASSED, reason=Reason.CLIENT_CERTIFICATE_REQUESTED, expires_at=9.0),
+    ]
+    teller = Teller()
+    assert states(teller.everything(entries)) == [("a.test", State.PINNED)]
+    assert teller.changes(entries) == []
+    assert states(teller.changes(entries[1:])) == [("a.test", State.BYPASSED)]
+
+
 def test_what_is_gone_is_told_anew_when_it_is_back() -> None:
     teller = Teller()
     teller.everything([BYPASSED])
