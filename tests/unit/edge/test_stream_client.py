@@ -250,8 +250,8 @@ def test_a_server_that_comes_later_is_found_and_attempts_are_not_told_each(tmp_p
         assert "it cannot be reached: 127.0.0.1 port" in sidecar.said[0]
         assert "Connection refused" in sidecar.said[0]
         with ControlPlane(tmp_path, socket.create_server(("127.0.0.1", port)), AUTHORITY) as server:
-            server.wait_told("hello")
-            assert len(sidecar.said) == 2
+            server.wait(lambda: sidecar.metrics.stream_connected)
+            server.wait(lambda: len(sidecar.said) == 2)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
