@@ -128,7 +128,7 @@ class Knowledge:
         self, path: str, decode: Callable[[msgspec.Raw], T], *, label_selector: str = "", field_selector: str = ""
     ) -> Reflector[T]:
         def told(text: str) -> None:
-            _log.warning("an object cannot be read", extra=facts(path=path, problem=text))
+            _log.warning("not all of a collection is known", extra=facts(path=path, problem=text))
 
         return Reflector(
             self._client,

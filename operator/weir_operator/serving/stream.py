@@ -185,8 +185,10 @@ class StreamServer:
 
     async def _authenticate(self, request: web.Request, token: str) -> CapturedPod:
         """The pod that asks. Raises `RefusedError`."""
-        if self._stopping or not self._knowledge.complete:
+        if self._stopping:
             raise RefusedError(Refusal.STOPPING)
+        if not self._knowledge.complete:
+            raise RefusedError(Refusal.NOT_READY)
         namespace, name = request.match_info["namespace"], request.match_info["pod"]
         try:
             caller = await self._reviewer.review(token)

@@ -44,6 +44,7 @@ class Refusal(StrEnum):
     NOT_READING = "not_reading"
     LINE_TOO_LONG = "line_too_long"
     API_UNAVAILABLE = "api_unavailable"
+    NOT_READY = "not_ready"
     STOPPING = "stopping"
 
 
@@ -57,6 +58,7 @@ STATUS = {
     Refusal.NO_SUCH_POD: 404,
     Refusal.NOT_CAPTURED: 404,
     Refusal.API_UNAVAILABLE: 503,
+    Refusal.NOT_READY: 503,
     Refusal.STOPPING: 503,
 }
 """The answer to a stream that is refused before it begins."""
