@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.contract.flow import Decision, FlowRecord, Reason
+from weir_sidecar.contract.request import RequestRecord
+from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 from weir_sidecar.edge.context import EdgeContext
@@ -21,14 +23,18 @@ class Surroundings:
     ) -> None:
         self.time = 1000.0
         self.records: list[FlowRecord] = []
+        self.requests: list[RequestRecord] = []
         self.facts: list[FlowFacts] = []
         self._ids = itertools.count()
         self._decide = decide
+        config = config or SidecarConfig()
         self.context = EdgeContext(
-            config=config or SidecarConfig(),
+            config=config,
             decide=self._decided,
+            requests=RequestPolicy(config),
             names=LearnedNames(),
             record=self.records.append,
+            record_request=self.requests.append,
             now=lambda: self.time,
             wall=lambda: "2026-01-01T00:00:00.000Z",
             new_id=lambda: f"f{next(self._ids)}",

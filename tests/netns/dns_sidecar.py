@@ -17,6 +17,7 @@ from pathlib import Path
 
 from weir_sidecar.contract.config import decode
 from weir_sidecar.contract.flow import FlowRecord, encode_record
+from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.policy import Policy
 from weir_sidecar.edge import privileges
@@ -55,8 +56,10 @@ def main() -> None:
     context = EdgeContext(
         config=config,
         decide=Policy(config).decide,
+        requests=RequestPolicy(config),
         names=LearnedNames(),
         record=record,
+        record_request=lambda _: None,
         now=time.monotonic,
         wall=lambda: dt.datetime.now(dt.UTC).isoformat(),
         new_id=lambda: str(next(ids)),

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from weir_sidecar.contract.http import RequestRule
+
 VERSION = "weir.dev/sidecar/v1alpha1"
 
 type Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -235,6 +237,8 @@ class Rule(_Value, frozen=True, omit_defaults=True):
     trusts_address: bool = True
     """With `cidrs` and without `hosts`: the flow rests on its address, so that `verify_address` has nothing to refuse.
     False for a rule of somebody who may not say so: a false name is refused all the same."""
+    http: tuple[RequestRule, ...] = ()
+    """Asked for each request of a flow that this rule decided, where its HTTP is read. The first that matches decides."""
 
 
 class Upstream(_Value, frozen=True):

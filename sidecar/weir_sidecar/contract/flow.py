@@ -120,6 +120,8 @@ class FlowRecord(_Record, frozen=True):
     error: str | None = None
     address_from_dns: bool | None = None
     """Whether DNS gave this pod `address` for the name that the client claims; null where there is nothing to compare."""
+    requests: int | None = None
+    """How many HTTP requests were read in it; null where none could be."""
 
 
 _encoder = msgspec.json.Encoder()

@@ -1,6 +1,6 @@
 """What every part of the edge is given: config, decisions, learned names, the record sink, clocks and ids.
 
-One object for the whole process. `config` and `decide` change together, when the config is read again; all else stays.
+One object for the whole process. `config`, `decide` and `requests` change together, when the config is read again; all else stays.
 Nothing in the edge reads a clock, makes an id or writes a record by any other way, so tests own all of them.
 """
 
@@ -10,6 +10,8 @@ import msgspec
 
 from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason
+from weir_sidecar.contract.request import RequestRecord
+from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 
@@ -18,13 +20,16 @@ type Endpoint = tuple[str, int]
 
 
 class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
-    """The edge's surroundings. Read `config` and `decide` anew for each flow; never keep them."""
+    """The edge's surroundings. Read `config`, `decide` and `requests` anew for each flow; never keep them."""
 
     config: SidecarConfig
     decide: Callable[[FlowFacts], Verdict]
+    requests: RequestPolicy
     names: LearnedNames
     record: Callable[[FlowRecord], None]
     """Takes each flow's one record, when the flow has ended."""
+    record_request: Callable[[RequestRecord], None]
+    """Takes each HTTP request's one record, when the request has ended."""
     now: Callable[[], float]
     """Monotonic seconds."""
     wall: Callable[[], str]
@@ -84,7 +89,11 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
             )
         )
 
-    def adopt(self, config: SidecarConfig, decide: Callable[[FlowFacts], Verdict]) -> None:
-        """Go on with another config and its decisions; flows that were decided before stay as they were decided."""
+    def adopt(self, config: SidecarConfig, decide: Callable[[FlowFacts], Verdict], requests: RequestPolicy) -> None:
+        """Go on with another config and its decisions.
+
+        Flows that were decided before stay as they were decided; the requests that come in them are decided by the new.
+        """
         self.config = config
         self.decide = decide
+        self.requests = requests

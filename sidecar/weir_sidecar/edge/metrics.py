@@ -11,9 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 
 from weir_sidecar.contract.flow import Decision, FlowRecord, Protocol, Reason
+from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord
 
 DURATION_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0, 3600.0)
 """Upper bounds in seconds: from a DNS answer to a connection of an hour."""
+
+REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+"""Upper bounds in seconds: from an answer out of a cache to a long poll."""
+
+_STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+"""By the status's first digit; none: no answer came."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -27,6 +34,29 @@ class RecordSinkKind(StrEnum):
 
     FILE = "file"
     FOLLOWER = "follower"
+
+
+class _Histogram:
+    """Counts by upper bound, and their sum. Bounds in seconds."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def samples(self) -> Iterator[Sample]:
+        total = 0
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
+            total += count
+            yield "_bucket", (("le", bound),), total
+        yield "_sum", (), self._sum
+        yield "_count", (), total
 
 
 class Metrics:
@@ -54,8 +84,9 @@ class Metrics:
         self._flows: dict[tuple[Protocol, Decision, Reason], int] = {}
         self._bytes_up = 0
         self._bytes_down = 0
-        self._buckets = [0] * (len(DURATION_BUCKETS) + 1)
-        self._duration_sum = 0.0
+        self._durations = _Histogram(DURATION_BUCKETS)
+        self._requests: dict[tuple[HTTPVersion, int, RequestDecision], int] = {}
+        self._request_durations = _Histogram(REQUEST_BUCKETS)
 
     def count(self, record: FlowRecord) -> None:
         """Count a flow that has ended."""
@@ -63,9 +94,13 @@ class Metrics:
         self._flows[key] = self._flows.get(key, 0) + 1
         self._bytes_up += record.bytes_up
         self._bytes_down += record.bytes_down
-        seconds = record.duration_ms / 1000
-        self._buckets[bisect_left(DURATION_BUCKETS, seconds)] += 1
-        self._duration_sum += seconds
+        self._durations.add(record.duration_ms / 1000)
+
+    def count_request(self, record: RequestRecord) -> None:
+        """Count an HTTP request that has ended."""
+        key = (record.protocol, (record.status or 0) // 100, record.decision)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        self._request_durations.add(record.duration_ms / 1000)
 
     def flows_by_decision(self) -> dict[str, int]:
         """How many flows have ended, by what was decided about them."""
@@ -102,7 +137,14 @@ class Metrics:
         lost = [("", (("sink", kind),), count) for kind, count in self.records_lost.items()]
         yield "weir_flows_total", "counter", "Flows that have ended.", flows
         yield "weir_flow_bytes_total", "counter", "Bytes of flows that have ended: up from the client.", directions
-        yield "weir_flow_duration_seconds", "histogram", "How long flows lasted.", self._histogram()
+        yield "weir_flow_duration_seconds", "histogram", "How long flows lasted.", self._durations.samples()
+        requests = [
+            ("", (("protocol", protocol), ("status", _STATUS_CLASSES[status]), ("decision", decision)), count)
+            for (protocol, status, decision), count in sorted(self._requests.items())
+        ]
+        yield "weir_requests_total", "counter", "HTTP requests that have ended.", requests
+        durations = self._request_durations.samples()
+        yield "weir_request_duration_seconds", "histogram", "How long HTTP requests lasted.", durations
         yield "weir_flows_open", "gauge", "Flows that have not ended.", _one(self.flows_open)
         yield "weir_trust_entries", "gauge", "Entries of the trust cache.", trust
         yield "weir_records_lost_total", "counter", "Flow records that could not be delivered.", lost
@@ -126,14 +168,6 @@ class Metrics:
             ],
         )
         yield from _process_families()
-
-    def _histogram(self) -> Iterator[Sample]:
-        total = 0
-        for bound, count in zip((*map(str, DURATION_BUCKETS), "+Inf"), self._buckets, strict=True):
-            total += count
-            yield "_bucket", (("le", bound),), total
-        yield "_sum", (), self._duration_sum
-        yield "_count", (), total
 
 
 def _process_families() -> Iterator[tuple[str, str, str, Iterable[Sample]]]:

@@ -1,6 +1,6 @@
-"""Where flow records go: metrics, the ring of the last ones, those who follow, and the file of --record.
+"""Where records go, of flows and of requests: metrics, the ring of the last ones, those who follow, and the file of --record.
 
-Called once a flow, on the loop that serves traffic, so it only encodes and remembers; what was gathered in one turn
+Called once a flow and once a request, on the loop that serves traffic, so it only encodes and remembers; what was gathered in one turn
 of the loop is delivered together at its end. A file holds whole lines only, and a record that cannot be delivered is
 counted: nothing waits for a full disk.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from weir_sidecar.contract.flow import FlowRecord, encode_record
+from weir_sidecar.contract.request import RequestRecord, encode_request
 from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
 
 RING = 1000
@@ -46,7 +47,7 @@ def open_stdout() -> int:
 
 
 class RecordSink:
-    """Takes records (it is called with each one). Owns the descriptor `file`, if there is one.
+    """Takes records: it is called with each flow's, and `request` with each request's. Owns the descriptor `file`, if there is one.
 
     `warn` is told in one sentence when records begin to be lost, and again only after some were written in between.
     """
@@ -69,7 +70,14 @@ class RecordSink:
     def __call__(self, record: FlowRecord) -> None:
         """Take the record of a flow that has ended."""
         self._metrics.count(record)
-        line = encode_record(record)
+        self._take(encode_record(record))
+
+    def request(self, record: RequestRecord) -> None:
+        """Take the record of an HTTP request that has ended."""
+        self._metrics.count_request(record)
+        self._take(encode_request(record))
+
+    def _take(self, line: bytes) -> None:
         self._ring.append(line)
         if not self._fresh:
             self._loop.call_soon(self._deliver)

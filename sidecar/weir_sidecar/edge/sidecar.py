@@ -20,6 +20,7 @@ from weir_sidecar.certs.leaf import LeafMinter
 from weir_sidecar.contract import config as contract
 from weir_sidecar.contract.config import CaptureMode, SidecarConfig
 from weir_sidecar.contract.stream import Exceptions, Health, Hello
+from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.policy import Policy
 from weir_sidecar.core.trust_change import TrustChange
@@ -89,8 +90,10 @@ class Sidecar:
         self._context = EdgeContext(
             config=config,
             decide=policy.decide,
+            requests=RequestPolicy(config),
             names=LearnedNames(),
             record=self._records,
+            record_request=self._records.request,
             now=clocks.now,
             wall=clocks.WallClock(),
             new_id=clocks.Ids(),
@@ -217,14 +220,14 @@ class Sidecar:
 
     def _adopt(self, config: SidecarConfig) -> None:
         """Put a config in force. Raises what is wrong with it, and has changed nothing then."""
-        policy = Policy(config)
+        policy, requests = Policy(config), RequestPolicy(config)
         upstream = self._roots.build(config.trust.upstream)
         if config.trust.leaf_lifetime != self._context.config.trust.leaf_lifetime:
             self._interceptor.client = self._client_tls(config)
         self._interceptor.upstream = upstream or self._interceptor.upstream
         self._interceptor.handshake_timeout = config.limits.handshake_timeout
         self._interceptor.on_invalid = config.trust.upstream.on_invalid_certificate
-        self._context.adopt(config, policy.decide)
+        self._context.adopt(config, policy.decide, requests)
         self._cache.settings = config.trust.fail_open
         self._metrics.config_generation = config.generation
         self._metrics.config_time = clocks.epoch()

@@ -57,6 +57,7 @@ def test_a_record_has_the_documented_fields_in_that_order():
         "duration_ms",
         "error",
         "address_from_dns",
+        "requests",
     ]
     assert list(record["client"]) == ["uid", "ja4", "address"]
     assert list(record["tls"]) == ["client_version", "upstream_version", "client_alert", "verify_error"]

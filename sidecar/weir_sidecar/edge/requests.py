@@ -1,0 +1,184 @@
+"""The requests of one flow: each is decided, counted, and recorded. Both relays, of HTTP/1.1 and of HTTP/2, use this.
+
+A relay calls `started` when it has a request's head, obeys the verdict, counts bytes into the request, tells it when
+the answer begins, and calls `finished` once.
+"""
+
+from msgspec.structs import replace
+
+from weir_sidecar.contract.flow import Decision, Protocol
+from weir_sidecar.contract.http import Credential
+from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError, RequestRecord
+from weir_sidecar.core.http_policy import (
+    ALLOWED,
+    Edits,
+    Fields,
+    RequestFacts,
+    RequestPolicy,
+    RequestVerdict,
+    RuleRequests,
+    denied,
+    told_path,
+)
+from weir_sidecar.core.verdict import FlowFacts
+from weir_sidecar.edge.context import EdgeContext
+from weir_sidecar.edge.credentials import Credentials, CredentialUnreadableError
+
+MAX_HOSTS = 64
+"""Hosts of one flow whose decision is remembered."""
+
+_CREDENTIALS = Credentials()
+
+
+class Request:
+    """One request on its way. `request_bytes` and `response_bytes` (of bodies) are the relay's to count."""
+
+    __slots__ = (
+        "_facts", "_flow", "_number", "_started", "_ttfb", "ended", "request_bytes", "response_bytes", "verdict",
+    )  # fmt: skip
+
+    def __init__(self, flow: "FlowRequests", number: int, facts: RequestFacts, verdict: RequestVerdict) -> None:
+        self._flow = flow
+        self._number = number
+        self._facts = facts
+        self._started = flow.context.now()
+        self._ttfb: float | None = None
+        self.verdict = verdict
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.ended = False
+
+    def answered(self) -> None:
+        """The upstream's answer begins; interim ones (1xx) count. Only the first call does."""
+        if self._ttfb is None:
+            self._ttfb = self._flow.context.now() - self._started
+
+    def finished(self, status: int | None, error: RequestError | None = None) -> None:
+        """It has ended, with the final `status` that the client was sent; a second call does nothing."""
+        if self.ended:
+            return
+        self.ended = True
+        context, facts, verdict = self._flow.context, self._facts, self.verdict
+        context.record_request(
+            RequestRecord(
+                time=context.wall(),
+                flow=self._flow.id,
+                number=self._number,
+                protocol=self._flow.version,
+                host=facts.host,
+                method=facts.method.decode("ascii", "backslashreplace"),
+                path=told_path(facts.path, facts.query),
+                status=status,
+                request_bytes=self.request_bytes,
+                response_bytes=self.response_bytes,
+                ttfb_ms=None if self._ttfb is None else round(self._ttfb * 1000, 3),
+                duration_ms=round((context.now() - self._started) * 1000, 3),
+                rule=verdict.rule,
+                decision=verdict.decision,
+                error=error or verdict.error,
+            )
+        )
+
+
+class FlowRequests:
+    """All requests of one flow. `version` is set before the first; `count` is how many there were."""
+
+    __slots__ = ("_decided", "_facts", "_policy", "_rules", "context", "count", "id", "version")
+
+    def __init__(self, context: EdgeContext, flow_id: str, facts: FlowFacts, rule: str | None) -> None:
+        """`facts` and `rule`: what the flow was decided on, and by."""
+        self.context = context
+        self.id = flow_id
+        self.version = HTTPVersion.HTTP1
+        self.count = 0
+        self._facts = facts
+        self._policy: RequestPolicy = context.requests
+        self._rules: RuleRequests | RequestVerdict = self._policy.for_rule(rule)
+        self._decided: dict[str, RuleRequests | RequestVerdict] = {}
+
+    def started(self, number: int, facts: RequestFacts) -> Request:
+        """A request has begun: what is to be done with it is in its verdict, edits and credential included."""
+        self.count += 1
+        return Request(self, number, facts, self._decide(facts))
+
+    def refused(self, number: int, facts: RequestFacts, error: RequestError, status: int) -> Request:
+        """A request that no rule is asked about: it cannot be read, or not safely."""
+        self.count += 1
+        return Request(self, number, facts, denied("The request is not well-formed.", error, status=status))
+
+    def _decide(self, facts: RequestFacts) -> RequestVerdict:
+        rules = self._rules_for(facts.host)
+        verdict = rules if isinstance(rules, RequestVerdict) else rules.decide(facts)
+        if self._policy.placeholders and self._policy.misused(facts, verdict.credential):
+            return denied(
+                "Refused: a placeholder for a credential is sent where it does not belong.",
+                RequestError.PLACEHOLDER_MISUSED,
+                rule=verdict.rule,
+            )
+        if verdict is ALLOWED or verdict.credential is None or verdict.decision is RequestDecision.DENY:
+            return verdict
+        return self._with_credential(facts, verdict, verdict.credential)
+
+    def _rules_for(self, host: str | None) -> RuleRequests | RequestVerdict:
+        """The rules to ask about a request for `host`, or the refusal of that host."""
+        if self._policy is not self.context.requests:  # another config is in force now
+            self._policy = self.context.requests
+            self._decided.clear()
+            self._rules = self._decide_host(self._facts)
+        flow = self._facts
+        if host is None or host in (flow.host, flow.address):
+            return self._rules
+        decided = self._decided.get(host)
+        if decided is None:
+            if len(self._decided) >= MAX_HOSTS:
+                self._decided.clear()
+            context = self.context
+            captured = context.config.capture.dns.capture
+            from_dns = context.names.gave(host, flow.address, context.now()) is True if captured else None
+            facts = replace(flow, host=host, named_by_client=True, address_from_dns=from_dns)
+            decided = self._decided[host] = self._decide_host(facts)
+        return decided
+
+    def _decide_host(self, facts: FlowFacts) -> RuleRequests | RequestVerdict:
+        verdict = self.context.decide(facts)
+        if verdict.decision is not Decision.DENY:
+            return self._policy.for_rule(verdict.rule)
+        return denied(f"Denied by policy: {verdict.rule or 'default action'}", rule=verdict.rule)
+
+    def _with_credential(self, facts: RequestFacts, verdict: RequestVerdict, credential: Credential) -> RequestVerdict:
+        flow = self._facts
+        # Only where the server has proved with its certificate that it is the host the rule is about.
+        if flow.protocol is not Protocol.TLS or not flow.named_by_client or facts.host != flow.host:
+            return denied(
+                "Refused: a credential is only sent over TLS, to the host that the connection was made for.",
+                RequestError.CREDENTIAL_MISDIRECTED,
+                rule=verdict.rule,
+            )
+        try:
+            secret = _CREDENTIALS.secret(credential.file)
+        except CredentialUnreadableError:
+            return denied(
+                "The credential for this request cannot be read.",
+                RequestError.CREDENTIAL_UNREADABLE,
+                rule=verdict.rule,
+                status=502,
+            )
+        return replace(
+            verdict, request_edits=_credential_edits(facts.fields, verdict.request_edits, credential, secret)
+        )
+
+
+def _credential_edits(fields: Fields, edits: Edits | None, credential: Credential, secret: bytes) -> Edits | None:
+    name = credential.header.lower().encode()
+    value = credential.format.encode().replace(b"{}", secret)
+    if credential.placeholder is None:
+        added: tuple[tuple[bytes, bytes], ...] = ((name, value),)
+    else:
+        placeholder = credential.placeholder.encode()
+        own = [got for found, got in fields if found.lower() == name]
+        if not any(placeholder in got for got in own):
+            return edits
+        added = tuple((name, got.replace(placeholder, value)) for got in own)
+    if edits is None:
+        return Edits(frozenset((name,)), added)
+    return Edits(edits.remove | {name}, (*(field for field in edits.add if field[0] != name), *added))
