@@ -12,6 +12,7 @@ import pytest
 
 from lab.chart import CHART, HELM, NO_HELM, helm, objects
 from lab.kube import Cluster, KubectlError, OwnCluster
+from lab.running import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(HELM is None, reason=NO_HELM)]
 
@@ -303,15 +304,14 @@ def test_uninstalled_it_leaves_policies_and_nothing_in_the_way(release, namespac
     release.helm("upgrade", str(CHART), values={"webhook": FAIL})
     told = release.helm("uninstall", "--debug")
     # As Helm 4 says it, or as Helm 3 does.
-    kinds = re.findall(r'tarting delete (?:resource.*kind=|for "[^"]+" )(\w+)', told)
-    assert kinds[:2] == ["ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"]
-    assert {"Service", "Deployment"} < set(kinds[2:])
+    deleted = re.findall(r'tarting delete (?:resource.*kind=|for "[^"]+" )(\w+)', told)
+    assert deleted[:2] == ["ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"]
+    assert {"Service", "Deployment"} < set(deleted[2:])
     assert webhooks(release.cluster) == ""
-    left = release.cluster.kubectl(
-        *("get", "all,configmaps,roles,rolebindings,networkpolicies,poddisruptionbudgets", "-n", release.namespace),
-        *("-l", "app.kubernetes.io/part-of=weir", "-o", "name"),
-    )
-    assert left == ""
+    kinds = "all,configmaps,roles,rolebindings,networkpolicies,poddisruptionbudgets"
+    ours = ("-n", release.namespace, "-l", "app.kubernetes.io/part-of=weir", "-o", "name")
+    # Where there are nodes, the pods take a moment to end.
+    wait_for("nothing is left", lambda: release.cluster.kubectl("get", kinds, *ours) == "", 90)
     assert release.cluster.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name").count("weir-") == 0
     release.cluster.kubectl("run", "new", "-n", namespace, "--image=none")
     assert "kept" in release.cluster.kubectl("get", "interceptionpolicies", "-n", namespace, "-o", "name")

@@ -221,7 +221,8 @@ def test_many_pods_that_start_make_few_writes(operator, objects):
     operator.settle()
     assert objects.status()["pods"] == {"selected": 150, "captured": 75, "current": 0, "missed": 75}
     assert len(objects.status()["missed"]) == 10
-    assert operator.writes() - written <= (time.monotonic() - began) / 2 + 1
+    # One at once, one each two seconds, and the one that was due when the count began.
+    assert operator.writes() - written <= (time.monotonic() - began) / 2 + 2
 
 
 def text(time):
