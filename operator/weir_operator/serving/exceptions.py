@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from weir_operator.cluster.facts import Workload
 from weir_operator.models import ExceptionDecision
 from weir_sidecar.contract.flow import Reason
-from weir_sidecar.contract.stream import Exceptions
+from weir_sidecar.contract.stream import HEARSAY_SECONDS, Exceptions
 from weir_sidecar.contract.trust import Said, State, Told, Word
 
 MAX_NAME = 63
@@ -198,9 +198,14 @@ def message(exceptions: Iterable[ExceptionFacts], workload: Workload, *, share: 
             key = (subject.host, subject.uid, subject.ja4)
             said.pop(key, None)
             said[key] = Said(subject.host, word, subject.uid, subject.ja4)
-        elif share and subject.workload is not None and one.seen is not None and _bypassed(one.seen, now):
+        elif share and subject.workload is not None and one.seen is not None and _told_of(one.seen, now):
             learned.append(_told(subject, one.seen))
     return Exceptions(tuple(said.values()), tuple(learned))
+
+
+def _told_of(seen: Seen, now: float) -> bool:
+    """Whether others still hear of a bypass: also for a while after its end, which is then the learning pod's to try."""
+    return _bypassed(seen, now - HEARSAY_SECONDS)
 
 
 def _bypassed(seen: Seen, at: float) -> bool:

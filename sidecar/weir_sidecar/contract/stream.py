@@ -7,9 +7,9 @@ One TLS connection, HTTP/1.1, both bodies chunked and open at the same time (RFC
     Content-Type: application/x-ndjson
 
 Each line of the request is an `Up` message, the first a `Hello`; each line of the answer a `Down` message, or empty: the
-server's way to say, each `PING_SECONDS`, that it is there. Whoever hears nothing for `SILENCE_SECONDS` hangs up. A
-sidecar says something at least each `HEALTH_SECONDS`. Refusals are 401 (no valid token), 403 (another pod's), 404 (no such
-pod, or not captured), 429 and 503 (later), with a JSON body {"error": text}.
+server's way to say, each `PING_SECONDS`, that it is there. A sidecar that hears nothing for `SILENCE_SECONDS` hangs up. It
+says something itself at least each `HEALTH_SECONDS`; the server gives it `SILENCE_SECONDS` more. Refusals are 401 (no valid
+token), 403 (another pod's), 404 (no such pod, or not captured) and 503 (later), with a JSON body {"error": text}.
 """
 
 import msgspec
@@ -21,6 +21,9 @@ AUDIENCE = "stream.weir.dev"
 PING_SECONDS = 15.0
 SILENCE_SECONDS = 45.0
 HEALTH_SECONDS = 60.0
+HEARSAY_SECONDS = 600.0
+"""A bypass that one pod learned is told to the others for so much longer than it lasts. Each believes it for a part of that of
+its own choosing: so the pod that learned it tries again first, and the others hear how that went, instead of all trying."""
 MAX_LINE = 1 << 20
 """Bytes of one message; the peer of a longer one hangs up."""
 

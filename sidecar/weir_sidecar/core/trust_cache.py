@@ -25,6 +25,7 @@ from weir_sidecar.core.trust_entry import (
 )
 from weir_sidecar.core.trust_heard import Heard
 from weir_sidecar.core.trust_table import PERSONAL, Event
+from weir_sidecar.core.trust_told import prolonged
 
 _WEIGHT = {
     Outcome.NEUTRAL: 0,
@@ -144,13 +145,15 @@ class TrustCache:
         """Never intercept from now on. Arguments as for `approve`. Both raise `TrustCacheFullError`."""
         self._say(host, uid, ja4, Event.PIN, now)
 
-    def adopt(self, said: Sequence[Said], learned: Iterable[Told], now: float) -> None:
+    def adopt(self, said: Sequence[Said], learned: Iterable[Told], now: float, patience: float = 0.0) -> None:
         """Take what the control plane tells now; what it told before and does not tell any more no longer holds.
 
         Words said here (`approve`, `pin`) stay, and come first where both say something about the same. A word that is
-        new makes what was learned about it forgotten, as if it had been said here.
+        new makes what was learned about it forgotten, as if it had been said here. A bypass of another pod is believed for
+        `patience` (seconds) beyond its end.
         """
-        for word in self._heard.replace(said, learned, self.settings.max_entries, now):
+        believed = [prolonged(one, patience, now + self.settings.max_ttl) for one in learned]
+        for word in self._heard.replace(said, believed, self.settings.max_entries, now):
             for key in [key for key in self._learned if _covers(word.host, word.uid, word.ja4, key)]:
                 del self._learned[key]
             if word.word is Word.FORGET and word.uid is None and word.ja4 is None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
 from weir_sidecar.contract.flow import Reason
 from weir_sidecar.contract.trust import Said, State, Told, Word
 from weir_sidecar.core.trust_entry import Entry, reason_for
@@ -35,6 +37,13 @@ def heard(about: Told) -> Entry | None:
         last_seen=about.last_seen,
         expires_at=about.expires_at,
     )
+
+
+def prolonged(about: Told, patience: float, latest: float) -> Told:
+    """An entry whose bypass lasts `patience` longer, but not longer than until `latest`; seconds."""
+    if about.expires_at is None:
+        return about
+    return msgspec.structs.replace(about, expires_at=min(about.expires_at + patience, max(latest, about.expires_at)))
 
 
 def spoken(said: Said, now: float) -> Entry | None:

@@ -9,6 +9,11 @@ now = time.monotonic
 epoch = time.time
 
 
+def spread(seconds: float) -> float:
+    """A part of a time, more than a tenth, by chance: so that many that do the same do not do it at once."""
+    return seconds * (0.1 + 0.9 * int.from_bytes(os.urandom(4)) / 2**32)
+
+
 class WallClock:
     """The time of day as RFC 3339 text in UTC, to the millisecond; the date is written once a second."""
 

@@ -19,7 +19,7 @@ from weir_sidecar.certs.authority import Authority
 from weir_sidecar.certs.leaf import LeafMinter
 from weir_sidecar.contract import config as contract
 from weir_sidecar.contract.config import CaptureMode, SidecarConfig
-from weir_sidecar.contract.stream import Exceptions, Health, Hello
+from weir_sidecar.contract.stream import HEARSAY_SECONDS, Exceptions, Health, Hello
 from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.policy import Policy
@@ -110,6 +110,7 @@ class Sidecar:
             now=clocks.utc,
             clock=clocks.now,
         )
+        self._patience = clocks.spread(HEARSAY_SECONDS)
         self._config = CurrentConfig(config, opened.started, opened.run_dir, self._adopt, say)
         self._stream: StreamClient | None = None
         self._open_edge()
@@ -242,7 +243,7 @@ class Sidecar:
 
     def _hear(self, exceptions: Exceptions) -> None:
         """What the control plane says about trust, from now on."""
-        self._cache.adopt(exceptions.said, exceptions.learned, clocks.epoch())
+        self._cache.adopt(exceptions.said, exceptions.learned, clocks.epoch(), self._patience)
         self._trust.wake_all()
 
     def _trust_changed(self) -> None:

@@ -57,6 +57,18 @@ def test_the_first_flow_of_a_pod_is_passed_through_for_what_another_learned(cach
     assert reason(cache, ja4=None) is None
 
 
+def test_a_bypass_heard_of_is_believed_for_a_while_beyond_its_end(cache: TrustCache) -> None:
+    cache.adopt((), [bypassed()], 0.0, patience=50.0)
+    assert reason(cache, now=149.0) is Reason.CLIENT_DISTRUSTS_CA
+    assert reason(cache, now=150.0) is None
+
+
+def test_it_is_not_believed_for_longer_than_any_bypass_lasts(cache: TrustCache) -> None:
+    cache.adopt((), [bypassed(until=990.0)], 0.0, patience=50.0)
+    assert reason(cache, now=1.0) is Reason.CLIENT_DISTRUSTS_CA
+    assert reason(cache, now=1000.0) is None
+
+
 def test_an_app_that_trusts_nothing_is_passed_through_everywhere(cache: TrustCache) -> None:
     cache.adopt((), [bypassed(ANY_HOST)], 0.0)
     assert reason(cache, "whatever.test") is Reason.APP_DISTRUSTS_CA

@@ -21,6 +21,7 @@ from weir_operator.serving.exceptions import (
     write_seen,
 )
 from weir_sidecar.contract.flow import Reason
+from weir_sidecar.contract.stream import HEARSAY_SECONDS
 from weir_sidecar.contract.trust import Said, State, Told, Word
 
 NOW = 1_800_000_000.0
@@ -157,7 +158,7 @@ class TestMessage:
         [
             exception(seen=BYPASSED, workload=Workload("Deployment", "other")),
             exception(seen=BYPASSED, workload=Workload("StatefulSet", "web")),
-            exception(seen=Seen(State.BYPASSED, expires_at=NOW - 1)),
+            exception(seen=Seen(State.BYPASSED, expires_at=NOW - HEARSAY_SECONDS - 1)),
             exception(seen=Seen(State.FAILING)),
             exception(seen=Seen(State.TRUSTED)),
             exception(seen=None),
@@ -168,6 +169,10 @@ class TestMessage:
         told = self.told(one)
         assert not told.learned
         assert not told.said
+
+    def test_a_bypass_is_told_for_a_while_after_its_end(self):
+        (learned,) = self.told(exception(seen=Seen(State.BYPASSED, expires_at=NOW - 1))).learned
+        assert learned.expires_at == NOW - 1
 
     def test_a_bypass_that_is_not_to_be_shared_is_not(self):
         assert not self.told(exception(seen=BYPASSED), share=False).learned
