@@ -171,13 +171,23 @@ class Policies:
         ranks = there.interception.of(labels)
         if not ranks:
             return None
-        referred = (ref for ref in (self._refs[rank] for rank in ranks) if ref is not None)
-        trust = tuple(dict.fromkeys(referred)) or there.trust
+        trust = self._referred(ranks) or there.trust
         plan = self._plans.get((ranks, trust))
         if plan is None:
             plan = _plan([self._interception[rank] for rank in ranks], [self._trust[rank] for rank in trust])
             self._plans[ranks, trust] = plan
         return plan
+
+    def _referred(self, ranks: Iterable[int]) -> tuple[int, ...]:
+        """The trust policies that policies refer to, cluster ones first; empty if they refer to none.
+
+        Where only those of the namespace are referred to, the cluster's own come before them all the same: what they say
+        is not for a namespace to undo.
+        """
+        referred = dict.fromkeys(ref for ref in (self._refs[rank] for rank in ranks) if ref is not None)
+        cluster = tuple(ref for ref in referred if self._trust[ref].key.cluster)
+        own = tuple(ref for ref in referred if not self._trust[ref].key.cluster)
+        return (cluster or tuple(self._own_trust.get(None, ()))) + own if referred else ()
 
     @staticmethod
     def unselected() -> Plan:

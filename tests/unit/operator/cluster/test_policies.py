@@ -6,7 +6,14 @@ from samples.policy_objects import policy, trust_policy
 from weir_operator.cluster.facts import NamespaceFacts
 from weir_operator.cluster.policies import Policies, PolicyKey
 from weir_operator.compile import AUTHORITY_DIR, Injection
-from weir_sidecar.contract.config import Action, FailureMode, SidecarConfig, Startup, VerifyAddress
+from weir_sidecar.contract.config import (
+    Action,
+    FailureMode,
+    OnInvalidCertificate,
+    SidecarConfig,
+    Startup,
+    VerifyAddress,
+)
 from weir_sidecar.contract.config import Capture as ConfigCapture
 
 SHOP = NamespaceFacts("shop", {"kubernetes.io/metadata.name": "shop", "team": "a"})
@@ -131,7 +138,7 @@ def test_without_references_all_trust_policies_of_cluster_and_namespace_take_par
     assert [str(key) for key in made.trust] == ["ClusterTrustPolicy/z", "TrustPolicy/shop/a", "TrustPolicy/shop/b"]
 
 
-def test_with_references_only_those_take_part_in_the_order_of_the_policies():
+def test_with_references_only_those_take_part_in_the_order_of_the_policies_cluster_ones_first():
     objects = [
         policy("p", trustPolicyRef={"name": "a"}),
         policy("q", trustPolicyRef={"name": "z", "kind": "ClusterTrustPolicy"}),
@@ -139,7 +146,15 @@ def test_with_references_only_those_take_part_in_the_order_of_the_policies():
         policy("s"),
         *(never("a"), never("b"), never("z", None), never("a", "bank")),
     ]
-    assert hosts(plan(*objects)) == ["a", "z"]
+    assert hosts(plan(*objects)) == ["z", "a"]
+
+
+def test_a_namespace_that_refers_to_its_own_does_not_put_the_clusters_out_of_play():
+    strict = trust_policy("c", None, upstream={"onInvalidCertificate": "Reject"})
+    loose = trust_policy("own", upstream={"onInvalidCertificate": "Passthrough"})
+    made = plan(policy("p", trustPolicyRef={"name": "own"}), strict, loose, never("other"))
+    assert [str(key) for key in made.trust] == ["ClusterTrustPolicy/c", "TrustPolicy/shop/own"]
+    assert made.config.trust.upstream.on_invalid_certificate is OnInvalidCertificate.REJECT
 
 
 def test_a_reference_leads_to_the_policys_own_namespace():
