@@ -1,6 +1,6 @@
 # The two commands of the README are `make demo` and `make test`. Each sets up what it needs.
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
-.PHONY: setup demo test lint bench bench-peers fuzz images
+.PHONY: setup demo test lint bench bench-control bench-peers fuzz images
 
 setup:
 	@scripts/setup
@@ -24,6 +24,10 @@ fuzz: setup
 # For example: make bench BENCH="--quick --only weir"
 bench: setup
 	.venv/bin/python -m tests.bench $(BENCH)
+
+# One serving replica under 200 admissions a second and 2,000 config streams; needs kube-apiserver and etcd.
+bench-control: setup
+	PYTHONPATH=tests .venv/bin/python -m tests.bench.control $(BENCH)
 
 bench-peers:
 	@scripts/bench-peers
