@@ -98,6 +98,10 @@ def _interception_notices(policy: Loaded[InterceptionPolicy]) -> Iterator[Proble
         policy,
         {
             "spec.podSelector": (spec.pod_selector is not None, "the policy applies to the command that is run"),
+            "spec.hardenContainers": (
+                spec.harden_containers is not None,
+                "a command that root runs keeps what container runtimes leave to root, less what changes rules",
+            ),
             "spec.namespaceSelector": (
                 spec.namespace_selector is not None,
                 "the policy applies to the command that is run",

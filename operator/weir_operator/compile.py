@@ -28,7 +28,8 @@ class Injection(msgspec.Struct, frozen=True):
     """How the pod is made to trust the CA: the part of a trust policy that is not the sidecar's.
 
     `containers` None: all. `override`: set a variable also where the container sets it itself. `secret` is the CA's,
-    `config_maps` are those with roots; both are in the pod's namespace, and mounted into the sidecar.
+    `config_maps` are those with roots; both are in the pod's namespace, and mounted into the sidecar. `harden`: take from
+    the containers what they could get round the proxy with.
     """
 
     environment: bool = True
@@ -39,6 +40,7 @@ class Injection(msgspec.Struct, frozen=True):
     containers: tuple[str, ...] | None = None
     secret: str | None = None
     config_maps: tuple[str, ...] = ()
+    harden: bool = False
 
 
 def compile_policies(policies: Arranged, roots: Roots) -> config.SidecarConfig:
@@ -61,7 +63,13 @@ def compile_injection(policies: Arranged) -> Injection:
         *("environment", "system_stores", "java", "nss", "override", "containers"),
     )
     maps = (root.config_map.name for root in _roots(policies.trust) if root.config_map is not None)
-    return replace(injection, secret=_secret(specs), config_maps=tuple(dict.fromkeys(maps)))
+    hardened = (one.document.spec.harden_containers for one in policies.interception)
+    return replace(
+        injection,
+        secret=_secret(specs),
+        config_maps=tuple(dict.fromkeys(maps)),
+        harden=next((word for word in hardened if word is not None), False),
+    )
 
 
 def _capture(parts: Sequence[models.Capture]) -> config.Capture:

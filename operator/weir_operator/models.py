@@ -173,6 +173,7 @@ class InterceptionSpec(_Model, frozen=True):
     startup: Startup | None = None
     default_action: Action | None = None
     verify_address: VerifyAddress | None = None
+    harden_containers: bool | None = None
     priority: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 1000
     """Lower comes first."""
     rules: tuple[Rule, ...] = ()

@@ -1,6 +1,6 @@
 """The pod with Weir in it. Pure, and idempotent: what an earlier call did is undone first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from weir_operator.cluster.facts import CAPTURED_LABEL, CONFIG_ANNOTATION, INJECT_LABEL, is_windows, workload_of
 from weir_operator.cluster.policies import Plan
 from weir_operator.compile import Injection
-from weir_operator.injection import application, checks, meshes, ours
+from weir_operator.injection import application, checks, harden, meshes, ours
 from weir_operator.injection.containers import Settings, init_container, sidecar_container, volumes
-from weir_operator.injection.shape import annotations, labels, listed
+from weir_operator.injection.shape import annotations, containers, labels, listed
 from weir_sidecar.contract.config import IDRange, SidecarConfig, encode
 
 __all__ = ["Injected", "LeftAlone", "LeftAloneReason", "Refused", "Settings", "inject", "pod_config"]
@@ -62,7 +62,7 @@ def inject(pod: Mapping[str, Any], namespace: str, plan: Plan, settings: Setting
     bare = ours.without_ours(pod)
     workload = workload_of(pod.get("metadata") or {})
     config = pod_config(plan.config, f"{namespace}/{workload.kind}/{workload.name}", settings, meshes.uids(bare))
-    problems = tuple(checks.problems(bare, config))
+    problems = tuple(_problems(bare, config, plan.injection))
     if problems:
         return Refused(f"Weir cannot capture this pod, and policies ask for it: {'; '.join(problems)}")
     metadata = _metadata(pod, config, plan)
@@ -89,6 +89,17 @@ def pod_config(
         ports=replace(config.ports, probe=settings.probe_port),
         capture=replace(config.capture, exclude=replace(exclude, uids=uids), before_nat=bool(exempt)),
     )
+
+
+def _problems(bare: Mapping[str, Any], config: SidecarConfig, injection: Injection) -> Iterator[str]:
+    yield from checks.problems(bare, config)
+    if injection.harden:
+        for container in _of_application(bare):
+            yield from harden.problems(container)
+
+
+def _of_application(bare: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return (one for one in containers(bare) if one["name"] not in meshes.CONTAINERS)
 
 
 def _left_alone(pod: Mapping[str, Any], plan: Plan) -> LeftAlone | None:
@@ -157,10 +168,12 @@ def _spec(
 def _equipped(
     container: Mapping[str, Any], injection: Injection, own_volumes: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    chosen = injection.containers is None or container["name"] in injection.containers
-    if chosen and container["name"] not in meshes.CONTAINERS:
-        return application.equip(container, injection, own_volumes)
-    return application.without_ours(container), ()
+    if container["name"] in meshes.CONTAINERS:
+        return application.without_ours(container), ()
+    safe = harden.hardened(container) if injection.harden else container
+    if injection.containers is None or container["name"] in injection.containers:
+        return application.equip(safe, injection, own_volumes)
+    return application.without_ours(safe), ()
 
 
 def _pull_secrets(spec: Mapping[str, Any], settings: Settings) -> list[Mapping[str, Any]]:

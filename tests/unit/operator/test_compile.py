@@ -160,6 +160,12 @@ def test_trust_policies():
     )
 
 
+def test_the_first_policy_that_says_so_hardens_or_does_not():
+    later = document("{hardenContainers: false}", "b")
+    assert compile_injection(arranged(document("{}", "a"), document("{hardenContainers: true}", "a2"), later)).harden
+    assert not compile_injection(arranged(later, document("{hardenContainers: true}", "c"))).harden
+
+
 def test_injection():
     policies = arranged(
         document("{injection: {java: false}}", "a", "TrustPolicy"),
@@ -245,7 +251,7 @@ def test_what_cannot_be_used_is_refused(spec, kind, says):
 def test_what_has_no_effect_here_is_told():
     policies = arranged(
         document(
-            "{podSelector: {}, namespaceSelector: {}, capture: {inbound: false}, trustPolicyRef: {name: t},"
+            "{podSelector: {}, hardenContainers: true, namespaceSelector: {}, capture: {inbound: false}, trustPolicyRef: {name: t},"
             " rules: [{action: Deny, match: {apps: [{containers: [c]}]}, http: []}]}"
         ),
         document("{injection: {containers: [c]}, failOpen: {share: false}}", "t", "TrustPolicy"),
@@ -253,6 +259,7 @@ def test_what_has_no_effect_here_is_told():
     assert problems(policies) == []
     assert [notice.split(": ")[1] for notice in notices(policies)] == [
         "spec.podSelector",
+        "spec.hardenContainers",
         "spec.namespaceSelector",
         "spec.rules[0].match.apps[0].containers",
         "spec.injection.containers",
