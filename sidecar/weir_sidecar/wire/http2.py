@@ -15,8 +15,8 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client says first (section 3.4)."""
 HEAD_BYTES: Final = 9
 DEFAULT_FRAME_SIZE: Final = 16384
+LARGEST_FRAME_SIZE: Final = 2**24 - 1
 DEFAULT_WINDOW: Final = 65535
-MAX_WINDOW: Final = 2**31 - 1
 MAX_BLOCK_BYTES: Final = 131072
 """Of one header block as it was sent, its frames' heads included. It is held whole."""
 MAX_CONTINUATIONS: Final = 64
@@ -128,7 +128,7 @@ class FrameWalk:
     `error` is set where the bytes stop being HTTP/2 that may be passed on: the pieces before still count.
     """
 
-    __slots__ = ("_held", "_need", "_open", "_rest", "_wants_preface", "buffer", "error", "max_frame_size")
+    __slots__ = ("_held", "_need", "_open", "_wants_preface", "buffer", "error", "max_frame_size", "rest")
 
     def __init__(self, *, client: bool) -> None:
         """`client`: this is the client's direction, which begins with the preface."""
@@ -141,8 +141,14 @@ class FrameWalk:
         """The beginning of what must be whole; with `_need` bytes of it there is something to be told."""
         self._need = HEAD_BYTES
         self._open: Piece | None = None
-        """The frame whose payload is being told as it comes; `_rest` bytes of it are to come."""
-        self._rest = 0
+        """The frame whose payload is being told as it comes."""
+        self.rest = 0
+        """Bytes of that payload that are still to come; 0: between frames."""
+
+    @property
+    def open_stream(self) -> int:
+        """The stream of the frame whose payload is being told; 0: between frames."""
+        return 0 if self._open is None or not self.rest else self._open.stream
 
     def feed(self, data: bytes) -> list[Piece]:
         """Take bytes in. What is not whole yet is kept, and comes with a later call."""
@@ -167,13 +173,13 @@ class FrameWalk:
 
     def _begin(self, data: bytes, pieces: list[Piece]) -> int:
         """Tell the preface, or what has come of a frame's payload; returns where the next frame begins."""
-        if self._rest:
+        if self.rest:
             opened = self._open
             assert opened is not None
-            come = min(self._rest, len(data))
-            self._rest -= come
+            come = min(self.rest, len(data))
+            self.rest -= come
             pieces.append(
-                Piece(opened.type, opened.flags, opened.stream, 0, come, come, 0, first=False, last=self._rest == 0)
+                Piece(opened.type, opened.flags, opened.stream, 0, come, come, 0, first=False, last=self.rest == 0)
             )
             return come
         if self._wants_preface:
@@ -226,10 +232,10 @@ class FrameWalk:
                 if padding > whole.length:
                     raise FrameError(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
         end = min(whole.end, len(data))
-        self._rest = whole.end - end
-        self._open = whole if self._rest else None
-        come = whole.length - self._rest
-        pieces.append(Piece(whole.type, whole.flags, whole.stream, at, end, come, padding, last=self._rest == 0))
+        self.rest = whole.end - end
+        self._open = whole if self.rest else None
+        come = whole.length - self.rest
+        pieces.append(Piece(whole.type, whole.flags, whole.stream, at, end, come, padding, last=self.rest == 0))
         return end
 
     def _block_end(self, data: bytes, at: int, length: int, flags: int, stream: int) -> int:

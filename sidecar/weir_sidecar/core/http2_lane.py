@@ -1,0 +1,196 @@
+"""One direction of a relayed HTTP/2 connection: what comes in as frames goes out as the same bytes, but where told otherwise.
+
+Header blocks are read with the sender's HPACK table. They are passed on as they came until one is changed, or is kept
+back that changes that table: from then on all blocks of this direction are written anew, without a table.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from weir_sidecar.core.http2_message import edited
+from weir_sidecar.core.http_policy import Edits
+from weir_sidecar.wire import http2
+from weir_sidecar.wire.hpack import DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Block, Decoder, Field, encode
+from weir_sidecar.wire.http2 import ErrorCode, FrameWalk, HeaderBlock, Piece, Setting
+
+type Handler = Callable[[Piece], bytes | None]
+"""Is told of a piece; returns what goes on in its place, or None: itself."""
+
+_MAX_UNACKNOWLEDGED = 64
+
+STALL = b"\0stall"
+"""What a handler returns (this object) to be asked again about this piece later, and about none before."""
+
+
+class Lane:
+    """Frames of one direction. `feed` them; `take` what goes on; `insert` frames of our own between them."""
+
+    __slots__ = (
+        "_acknowledged", "_handlers", "_index", "_inserts", "_out", "_pieces", "_sent_sizes", "_started", "_walk",
+        "_within", "decoder", "rewrites", "stalled",
+    )  # fmt: skip
+
+    def __init__(self, handlers: dict[int, Handler], *, client: bool) -> None:
+        """`client`: from the client to the upstream. `handlers` by type of frame; what has none goes on."""
+        self.decoder = Decoder()
+        self.rewrites = False
+        self.stalled = False
+        """Whether the rest of what was fed waits; `go_on` when it need not any more. Nothing may be fed before."""
+        self._handlers = handlers
+        self._walk = FrameWalk(client=client)
+        self._pieces: list[Piece] = []
+        self._index = 0
+        self._out: list[bytes | memoryview] = []
+        self._inserts: list[bytes] = []
+        self._started = False
+        self._within = False
+        """Whether what went on so far ends in the middle of a frame."""
+        # The receiver's SETTINGS_HEADER_TABLE_SIZE: as it was sent, and as this direction's sender acknowledged it.
+        self._sent_sizes: deque[int | None] = deque()
+        self._acknowledged = DEFAULT_TABLE_SIZE
+
+    @property
+    def buffer(self) -> bytes:
+        """What the pieces are parts of."""
+        return self._walk.buffer
+
+    @property
+    def frame_rest(self) -> int:
+        """Payload bytes of the last fed frame that are still to come."""
+        return self._walk.rest
+
+    @property
+    def open_stream(self) -> int:
+        """The stream of the frame of which more is to come; 0: there is none."""
+        return self._walk.open_stream
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of our own that wait for a place."""
+        return sum(map(len, self._inserts))
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes in. Raises `FrameError` after what came before the error went on."""
+        self._pieces = self._walk.feed(data)
+        self._index = 0
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Pass on what was fed. Raises `FrameError`, after what came before the error went on."""
+        self.stalled = False
+        pieces = self._pieces
+        # From `start` on nothing is in `_out` yet; what handlers leave alone gathers into one run.
+        start = end = pieces[self._index].start if self._index < len(pieces) else 0
+        try:
+            while self._index < len(pieces):
+                piece = pieces[self._index]
+                handler = self._handlers.get(piece.type)
+                instead = None if handler is None else handler(piece)
+                if instead is STALL:
+                    self.stalled = True
+                    return
+                if self._inserts and piece.first and self._started:
+                    self._put_run(start, piece.start)
+                    start = piece.start
+                    self._put_inserts()
+                if instead is not None:
+                    self._put_run(start, piece.start)
+                    start = piece.end
+                    if instead:
+                        self._out.append(instead)
+                end = piece.end
+                self._index += 1
+                self._within = instead is None and not piece.last
+                self._started = self._started or piece.type >= 0
+        finally:
+            self._put_run(start, end)
+        if self._walk.error is not None:
+            raise self._walk.error
+
+    def insert(self, frames: bytes) -> None:
+        """Put frames of our own in, as soon as another frame may begin here; never before the sender's first."""
+        self._inserts.append(frames)
+
+    def finish(self, frames: bytes) -> None:
+        """Say a last word; nothing that is fed goes on after it. In the middle of a frame it would be no word at all."""
+        if not self._within:
+            self._out += self._inserts if self._started else [http2.settings_frame(())]
+            self._out.append(frames)
+        self._inserts.clear()
+        self._pieces.clear()
+
+    def take(self) -> bytes:
+        """What goes on, once."""
+        if self._inserts and self._started and not self._within:
+            self._put_inserts()
+        out = self._out
+        if not out:
+            return b""
+        taken = bytes(out[0]) if len(out) == 1 else b"".join(out)
+        out.clear()
+        return taken
+
+    def read_block(self, piece: Piece) -> tuple[HeaderBlock, Block]:
+        """The header block of a piece, and what it says. Raises `FrameError`, `HPACKError`."""
+        framed = http2.header_block(self._walk.buffer, piece)
+        return framed, self.decoder.decode(framed.fragment)
+
+    def kept_back(self, block: Block) -> None:
+        """A block does not go on. The receiver's table stays as it is, so the sender's later ones could not be read."""
+        if block.stateful:
+            self.rewrites = True
+
+    def written(self, piece: Piece, framed: HeaderBlock, block: Block, edits: Edits | None = None) -> bytes | None:
+        """The frames of a block with a rule's changes; None where they are as they came."""
+        if edits is not None:
+            self.rewrites = True
+        if not self.rewrites:
+            return None
+        never, fields = block.never_indexed, block.fields
+        if edits is not None:
+            never, fields = never | frozenset(edits.add), edited(block, edits)
+        fragment = encode(fields, never, block.table_sizes)
+        if piece.type == http2.PUSH_PROMISE:
+            return http2.push_promise_frames(piece.stream, framed.promised, fragment)
+        return http2.headers_frames(piece.flags, piece.stream, fragment, framed.priority)
+
+    def answer(self, stream: int, fields: tuple[Field, ...], body: bytes) -> None:
+        """Insert an answer of our own. Where the sender owes a smaller table (RFC 7541, section 4.2) it says so first."""
+        sizes = (self._acknowledged,) if self._acknowledged < self.decoder.size else ()
+        end = 0 if body else http2.END_STREAM
+        self.insert(http2.headers_frames(end, stream, encode(fields, table_sizes=sizes)))
+        if body:
+            self.insert(http2.frame(http2.DATA, http2.END_STREAM, stream, body))
+
+    def receiver_settings(self, values: list[tuple[int, int]]) -> bytes | None:
+        """This direction's receiver announces `values`; returns SETTINGS in their place, or None: as they are."""
+        size: int | None = None
+        allowed = values
+        for at, (identifier, value) in enumerate(values):
+            if identifier == Setting.HEADER_TABLE_SIZE:
+                size = min(value, MAX_TABLE_SIZE)
+                self.decoder.limit = max(self.decoder.limit, size)
+                if size < value:
+                    # More would be memory that a peer can make us hold. A sender may always use less than is allowed.
+                    allowed = [*allowed[:at], (identifier, size), *allowed[at + 1 :]]
+            elif identifier == Setting.MAX_FRAME_SIZE:
+                self._walk.max_frame_size = max(self._walk.max_frame_size, min(value, http2.LARGEST_FRAME_SIZE))
+        if len(self._sent_sizes) >= _MAX_UNACKNOWLEDGED:
+            raise http2.FrameError(ErrorCode.ENHANCE_YOUR_CALM, "too many SETTINGS that nobody acknowledged")
+        self._sent_sizes.append(size)
+        return None if allowed is values else http2.settings_frame(allowed)
+
+    def acknowledged(self) -> None:
+        """This direction's sender acknowledges the receiver's oldest SETTINGS."""
+        size = self._sent_sizes.popleft() if self._sent_sizes else None
+        if size is not None:
+            self._acknowledged = size
+
+    def _put_run(self, start: int, end: int) -> None:
+        if start < end:
+            buffer = self._walk.buffer
+            self._out.append(buffer if end - start == len(buffer) else memoryview(buffer)[start:end])
+
+    def _put_inserts(self) -> None:
+        self._out += self._inserts
+        self._inserts.clear()
