@@ -14,6 +14,7 @@ from weir_sidecar.contract.config import (
     PortRange,
     Ports,
     QuicMode,
+    Setup,
     SidecarConfig,
     Startup,
 )
@@ -50,6 +51,8 @@ CASES: dict[str, tuple[SidecarConfig, Features]] = {
     "redirect": (_open(mode=REDIRECT), ALL),
     "redirect-closed": (_closed(mode=REDIRECT), ALL),
     "redirect-closed-startup-open": (_closed_when_started(mode=REDIRECT), ALL),
+    "cni": (SidecarConfig(setup=Setup.CNI), ALL),
+    "cni-redirect": (SidecarConfig(setup=Setup.CNI, capture=Capture(mode=REDIRECT)), ALL),
     "accept-first": (_open(connect_first=False), ALL),
     "no-dup": (_open(), Features(dup=False)),
     "no-dup-closed": (_closed(), Features(dup=False)),

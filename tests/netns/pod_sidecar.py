@@ -78,6 +78,14 @@ class Origin:
 class PodSidecar:
     """The pod, its rules, its sidecar, and what is outside. `config` is what the pod is started with."""
 
+    limits: tuple[str, ...] = (
+        "setpriv",
+        f"--bounding-set=-all,{','.join('+' + c for c in CAPABILITIES.split(','))}",
+        "--inh-caps=-all",
+    )
+    """What takes away what a container does not have."""
+    program: tuple[str, ...] = ("-m", "weir_sidecar")
+
     def __init__(self, pod: Pod, **config: Any) -> None:
         self.pod = pod
         self.directory = Path(tempfile.mkdtemp(prefix="wsc-", dir="/tmp"))
@@ -138,12 +146,7 @@ class PodSidecar:
 
     def start(self) -> None:
         run = self.directory / "pod" / "run"
-        limited = [
-            "setpriv",
-            f"--bounding-set=-all,{','.join('+' + c for c in CAPABILITIES.split(','))}",
-            "--inh-caps=-all",
-        ]
-        program = [sys.executable, "-I", "-m", "weir_sidecar", "--run-dir", str(run), "--state-dir", str(run)]
+        program = [sys.executable, "-I", *self.program, "--run-dir", str(run), "--state-dir", str(run)]
         options = [
             "--record",
             "-",
@@ -153,7 +156,7 @@ class PodSidecar:
             str(TOKEN_GROUP),
         ]
         more = ["--token-file", str(self.directory / "token")]
-        argv = ["ip", "netns", "exec", self.pod.pod, *limited, *program, *options, *more]
+        argv = ["ip", "netns", "exec", self.pod.pod, *self.limits, *program, *options, *more]
         environment = {"PATH": os.environ["PATH"], "WEIR_POD_NAMESPACE": "shop", "WEIR_POD_NAME": "web-1"}
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, env=environment)

@@ -47,6 +47,12 @@ class Startup(StrEnum):
     OPEN = "Open"
 
 
+class Setup(StrEnum):
+    """Who loads the rules of a pod. CNI: the node's agent, which hands transparent sockets to the sidecar as well."""
+
+    CNI = "CNI"
+
+
 class QuicMode(StrEnum):
     """UDP/443. Reject answers ICMP port unreachable, so that clients fall back to TCP; Allow treats it as other UDP."""
 
@@ -308,6 +314,8 @@ class SidecarConfig(_Value, frozen=True):
     """`namespace/kind/name` of what this pod belongs to; empty on one machine."""
     failure_mode: FailureMode = FailureMode.OPEN
     startup: Startup = Startup.HOLD
+    setup: Setup | msgspec.UnsetType = msgspec.UNSET
+    """Left out where the pod's own init container does it: what such configs say is as it was before there was another way."""
     default_action: Action = Action.INTERCEPT
     verify_address: VerifyAddress = VerifyAddress.LOG
     rules: tuple[Rule, ...] = ()

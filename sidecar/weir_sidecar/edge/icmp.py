@@ -7,7 +7,7 @@ the other way: what ICMP said about the datagrams that we sent (ip(7), IP_RECVER
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from weir_sidecar.contract.flow import FlowError
 from weir_sidecar.wire.checksum import internet_checksum
@@ -78,6 +78,11 @@ class Unreachable:
                 sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, b"\xff" * 32)
             socks[family] = sock
         return cls(socks)
+
+    @property
+    def sockets(self) -> Iterable[socket.socket]:
+        """One a family."""
+        return self._socks.values()
 
     def send(self, client: Sockaddr, destination: Sockaddr, error: int, datagram: bytes = b"") -> None:
         """Tell `client` that its datagram to `destination` met `error`; other errors than ICMP's are not told."""

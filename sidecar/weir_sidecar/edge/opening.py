@@ -9,13 +9,15 @@ import msgspec
 
 from weir_sidecar.certs.bundle import SYSTEM_BUNDLES, system_bundles, system_roots
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import CaptureMode, ConfigError, SidecarConfig
+from weir_sidecar.contract.config import CaptureMode, ConfigError, Setup, SidecarConfig
 from weir_sidecar.core.held import hold
 from weir_sidecar.edge import config_file, privileges, resolver
 from weir_sidecar.edge.context import Endpoint
-from weir_sidecar.edge.listeners import Listeners, open_listeners
+from weir_sidecar.edge.handed_over import HandedOver
+from weir_sidecar.edge.listeners import Listeners
 from weir_sidecar.edge.privileges import Capability
 from weir_sidecar.edge.records import open_record_file, open_stdout
+from weir_sidecar.edge.sockets import OwnSockets, Sockets
 from weir_sidecar.edge.stream_client import PodIdentity
 from weir_sidecar.edge.syn_hold import SynTap
 from weir_sidecar.edge.tidy import malloc_trim
@@ -44,6 +46,8 @@ class Opened(msgspec.Struct, frozen=True):
     record: int | None
     tap: SynTap | None
     listeners: Listeners
+    sockets: Sockets
+    """Opens more of them."""
     resolver: Endpoint | None
     """Mode Redirect: whom every DNS query is taken to be for."""
     system_roots: bytes
@@ -61,6 +65,7 @@ def open_all(options: Options, say: Callable[[str], None]) -> Opened:
         run_dir = _directory(options.run_dir)
         state_dir = _directory(options.state_dir)
         config = config_file.read(run_dir) if started is None else _last_good(run_dir, started, say)
+    sockets = _sockets(config, say)
     return Opened(
         config=config,
         started=started,
@@ -68,12 +73,19 @@ def open_all(options: Options, say: Callable[[str], None]) -> Opened:
         state_dir=state_dir,
         record=record,
         # Before the listeners: from the moment they are there, the rules hold every SYN.
-        tap=SynTap.open(config.marks) if _connects_first(config) else None,
-        listeners=open_listeners(config),
+        tap=sockets.tap() if _connects_first(config) else None,
+        listeners=sockets.listeners(),
+        sockets=sockets,
         resolver=_resolver(config),
         system_roots=system_roots(system_bundles(SYSTEM_BUNDLES)),
         trim=malloc_trim(),
     )
+
+
+def _sockets(config: SidecarConfig, say: Callable[[str], None]) -> Sockets:
+    # Without TPROXY no socket takes a capability.
+    handed_over = config.setup is Setup.CNI and config.capture.mode is CaptureMode.TPROXY
+    return HandedOver(config, say) if handed_over else OwnSockets(config)
 
 
 def _open_record(record: str | None) -> int | None:

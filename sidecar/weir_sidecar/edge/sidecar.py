@@ -134,10 +134,11 @@ class Sidecar:
 
     def _open_edge(self) -> None:
         loop, context = self._loop, self._context
+        sockets = self._opened.sockets
         transparent = context.config.capture.mode is CaptureMode.TPROXY
-        self._replies = ReplySockets() if transparent else ListenerReplies(self._opened.listeners.udp)
+        self._replies = ReplySockets(sockets.reply) if transparent else ListenerReplies(self._opened.listeners.udp)
         # Without TPROXY no capability is needed, and none is assumed.
-        unreachable = Unreachable.open() if transparent else Unreachable({})
+        unreachable = sockets.unreachable() if transparent else Unreachable({})
         self._streams = DNSStreams(loop, context)
         self._dns = DNSForwarder(loop, context, self._replies, unreachable)
         self._relay = UDPRelay(loop, context, self._replies, unreachable)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from weir_sidecar.contract.config import CaptureMode, FailureMode, SidecarConfig, Startup
+from weir_sidecar.contract.config import CaptureMode, FailureMode, Setup, SidecarConfig, Startup
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.marks import Marks
 
@@ -28,6 +28,11 @@ class Plan(msgspec.Struct, frozen=True):
     def waits(self) -> bool:
         """Closed, but only from the proxy's first heartbeat on. Fail open needs no such rule: it starts without a proxy."""
         return not self.open and self.config.startup is Startup.OPEN
+
+    @property
+    def handed_over(self) -> bool:
+        """The proxy has no capability, and gets its sockets from the node's agent."""
+        return self.config.setup is Setup.CNI
 
     @property
     def proxy(self) -> str:

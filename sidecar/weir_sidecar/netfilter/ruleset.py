@@ -118,6 +118,10 @@ def _loopback(plan: Plan) -> Chain:
                 "the proxy answers a client whose connection the kernel forgot (UDP, 30 s): still captured",
             ),
         )
+    if plan.handed_over:
+        rules.append(
+            Rule(f"{plan.proxy} udp dport {plan.config.ports.admin} drop", "who asks so finds that rules are here")
+        )
     rules.append(Rule("accept"))
     return Chain("loopback", tuple(rules))
 
@@ -372,7 +376,11 @@ def _guard(plan: Plan) -> Chain:
         rule = f'oif != "lo" {marks.among("meta", marks.captured)} drop'
     else:
         rule = f'oif != "lo" {marks.among("ct", marks.captured)} ct direction original drop'
-    return Chain("guard", (Rule(rule),), Hook(ChainType.FILTER, Point.POSTROUTING, MANGLE))
+    rules = [Rule(rule)]
+    if plan.tproxy and plan.handed_over:
+        spoofed = f'oif != "lo" {plan.proxy} fib saddr type != local drop'
+        rules.append(Rule(spoofed, "sockets that were handed over answer clients in this pod, from any address"))
+    return Chain("guard", tuple(rules), Hook(ChainType.FILTER, Point.POSTROUTING, MANGLE))
 
 
 def _forward(plan: Plan) -> Chain:

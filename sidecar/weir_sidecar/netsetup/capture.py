@@ -42,9 +42,12 @@ class _Policy(msgspec.Struct, frozen=True):
         return any(str(row.get("table")) == str(self.marks.table) for row in rows)
 
 
-def apply(config: SidecarConfig) -> None:
-    """Capture as the config says. Raises `CaptureError`, and `RulesetError` for a config no rule can say."""
-    features = detect()
+def apply(config: SidecarConfig, known: Features | None = None) -> None:
+    """Capture as the config says. Raises `CaptureError`, and `RulesetError` for a config no rule can say.
+
+    Who sets up many pods of one kernel looks once at what it can do, and gives it as `known`.
+    """
+    features = known or detect()
     text = render(config, features)
     if config.capture.mode is CaptureMode.TPROXY:
         run("ip", "link", "set", "dev", "lo", "up")
@@ -63,9 +66,9 @@ def remove(config: SidecarConfig) -> None:
     _remove_policies(config.marks, features)
 
 
-def check(config: SidecarConfig) -> tuple[str, ...]:
+def check(config: SidecarConfig, known: Features | None = None) -> tuple[str, ...]:
     """What is not as `apply` would leave it, in words; empty when all is. Changes nothing. Raises `CaptureError`."""
-    features = detect()
+    features = known or detect()
     missing = (
         [] if _is_loaded(render(config, features)) else [f"nft table inet {TABLE} is missing or of another config"]
     )

@@ -14,6 +14,7 @@ from weir_sidecar.contract.config import (
     Match,
     PortRange,
     Rule,
+    Setup,
     SidecarConfig,
     decode,
     encode,
@@ -23,6 +24,7 @@ FULL = SidecarConfig(
     generation=7,
     workload="shop/Deployment/cart",
     failure_mode=FailureMode.CLOSED,
+    setup=Setup.CNI,
     default_action=Action.DENY,
     rules=(
         Rule(

@@ -36,8 +36,10 @@ HELD: dict[str, dict[str, Any]] = {
     "capture.otherUDP": {"capture": {"otherUdp": "Deny"}},
     "capture.otherProtocols": {"capture": {"otherProtocols": False}},
     "capture.connectFirst": {"capture": {"connectFirst": False}},
+    "capture.beforeNat": {"capture": {"beforeNat": True}},
     "failureMode": {"failureMode": "Closed"},
     "startup": {"startup": "Open"},
+    "setup": {"setup": "CNI"},
     "trust.authorityDir": {"trust": {"authorityDir": "/run/weir/ca"}},
     "ports": {"ports": {"admin": 16000}},
     "identity": {"identity": {"uid": 77}},
@@ -88,8 +90,9 @@ def test_every_field_is_known_to_be_held_or_not() -> None:
         "capture",
         "trust",
     }
-    held = {"failure_mode", "startup", "ports", "identity", "heartbeat", "marks"}
+    held = {"failure_mode", "startup", "setup", "ports", "identity", "heartbeat", "marks"}
     assert set(SidecarConfig.__struct_fields__) == free | held | {"stream", "limits"}
     assert set(contract.Capture.__struct_fields__) == {
-        "mode", "ports", "exclude", "dns", "quic", "other_udp", "connect_first", "other_protocols"
+        "mode", "ports", "exclude", "dns", "quic", "other_udp", "connect_first", "other_protocols",
+        "before_nat",
     }  # fmt: skip

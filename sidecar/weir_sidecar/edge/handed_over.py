@@ -1,0 +1,118 @@
+"""The sidecar's end of the hand-over (`contract.handover`): sockets from the node's agent, for a process without capabilities.
+
+The address that the agent listens on could be taken by another process of the pod while the agent restarts. So what comes
+is looked at: whoever could make it had the capability that we lack.
+"""
+
+import errno
+import socket
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from weir_sidecar.contract import handover
+from weir_sidecar.contract.config import SidecarConfig
+from weir_sidecar.edge.icmp import Sockaddr, Unreachable, family_of
+from weir_sidecar.edge.listeners import ListenError, Listeners
+from weir_sidecar.edge.syn_hold import SynTap
+
+_IPV6_TRANSPARENT = 75
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+# Seconds. While the pod starts there is nothing else to do; while it runs, the loop that serves flows waits.
+_START_PATIENCE = 60.0
+_RETRY = 0.25
+_START_TIMEOUT = 10.0
+_REPLY_TIMEOUT = 0.25
+
+_AWAY = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EAGAIN, errno.ETIMEDOUT})
+
+
+class HandedOver:
+    """Asks the agent for each socket when it is wanted. `say` is told once when the agent has to be waited for."""
+
+    def __init__(self, config: SidecarConfig, say: Callable[[str], None]) -> None:
+        self._config = config
+        self._say = say
+
+    def listeners(self) -> Listeners:
+        """See `Sockets`. Waits for an agent that is away, a minute at most."""
+        given = self._patiently(handover.Listeners())
+        tcp = tuple(sock for sock in given if sock.type == socket.SOCK_STREAM)
+        udp = tuple(sock for sock in given if sock.type == socket.SOCK_DGRAM)
+        made = Listeners(tcp=tcp, udp=udp, ipv6=len(tcp) == len(_FAMILIES))
+        ports = self._config.ports
+        right = [sock.getsockname()[1] == ports.tcp for sock in tcp] + [
+            sock.getsockname()[1] == ports.udp for sock in udp
+        ]
+        if not tcp or len(tcp) != len(udp) or not all(right) or not all(map(_is_transparent, given)):
+            made.close()
+            raise ListenError(
+                "the sockets that were handed over are no transparent listeners: another process of this pod has taken the"
+                " address of the node's agent; make the pod anew"
+            )
+        return made
+
+    def tap(self) -> SynTap:
+        """See `Sockets`."""
+        tap, *raw = self._patiently(handover.Tap())
+        return SynTap(tap, {int(sock.family): sock for sock in raw})
+
+    def unreachable(self) -> Unreachable:
+        """See `Sockets`."""
+        return Unreachable({sock.family: sock for sock in self._patiently(handover.Unreachable())})
+
+    def reply(self, source: Sockaddr) -> socket.socket:
+        """See `Sockets`."""
+        given = _ask(handover.Reply(source[0], source[1]), _REPLY_TIMEOUT)
+        if len(given) != 1 or given[0].family != family_of(source) or given[0].getsockname()[:2] != source[:2]:
+            for sock in given:
+                sock.close()
+            raise OSError(errno.EPROTO, "not the socket that was asked for")
+        return given[0]
+
+    def _patiently(self, request: handover.Request) -> list[socket.socket]:
+        deadline = time.monotonic() + _START_PATIENCE
+        waiting = False
+        while True:
+            try:
+                return _ask(request, _START_TIMEOUT)
+            except OSError as error:
+                if error.errno not in _AWAY or time.monotonic() > deadline:
+                    raise ListenError(
+                        f"the node's agent did not hand over sockets: {error.strerror}; the DaemonSet weir-node runs it, and"
+                        " it must have set up this pod when the pod was made"
+                    ) from error
+                if not waiting:
+                    self._say(f"waiting for the node's agent to hand over sockets: {error.strerror}")
+                waiting = True
+            time.sleep(_RETRY)
+
+
+def _ask(request: handover.Request, timeout: float) -> list[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(handover.ADDRESS)
+            connection.send(msgspec.json.encode(request))
+            data, descriptors, _, _ = socket.recv_fds(
+                connection, handover.MAX_BYTES, handover.MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC
+            )
+        except TimeoutError as error:
+            raise OSError(errno.ETIMEDOUT, "no answer in time") from error
+    given = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for sock in given:
+        sock.setblocking(False)
+    if not data:
+        raise OSError(errno.ECONNRESET, "it ended without an answer")
+    answer = msgspec.json.decode(data, type=handover.Answer)
+    if answer.error:
+        raise OSError(answer.errno or errno.EIO, answer.error)
+    return given
+
+
+def _is_transparent(sock: socket.socket) -> bool:
+    if sock.family == socket.AF_INET6:
+        return sock.getsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT) == 1
+    return sock.family == socket.AF_INET and sock.getsockopt(socket.SOL_IP, socket.IP_TRANSPARENT) == 1

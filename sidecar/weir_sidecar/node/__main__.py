@@ -1,0 +1,81 @@
+"""`python -m weir_sidecar.node`: the agent of one node, until SIGTERM. Errors are lines on standard error."""
+
+import argparse
+import os
+import resource
+import socket
+import sys
+from functools import partial
+
+from weir_sidecar.netfilter.features import Features
+from weir_sidecar.netsetup import capture
+from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.features import detect
+from weir_sidecar.node import exchange, namespaces, plugin
+from weir_sidecar.node.agent import Agent, open_listener
+from weir_sidecar.node.pods import ACCOUNT, PodReader
+from weir_sidecar.node.records import Record, Records
+
+
+def main() -> int:
+    """Parse the arguments and run."""
+    parser = argparse.ArgumentParser(
+        prog="weir-node", description="Captures the pods of this node, for the CNI plugin weir-cni."
+    )
+    parser.add_argument("--dir", default="/run/weir/agent", help="on the node's tmpfs: cni.sock, and records of pods")
+    parser.add_argument(
+        "--account-dir", default=ACCOUNT, help="token and ca.crt of the service account, for the API server"
+    )
+    parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1), help="pods to set up at a time")
+    args = parser.parse_args()
+    _raise_file_limit()
+    try:
+        reader = PodReader.in_cluster(args.account_dir)
+        records = Records(f"{args.dir}/pods")
+        serve = partial(_serve, reader=reader, records=records, features=detect())
+        listener = open_listener(f"{args.dir}/cni.sock")
+        Agent(listener, records, serve, args.at_once, _say).run()
+    except KeyError as error:
+        _say(f"{error} is not in the environment: this program runs in a pod of Kubernetes")
+        return 1
+    except (CaptureError, OSError) as error:
+        _say(str(error))
+        return 1
+    return 0
+
+
+def _serve(connection: socket.socket, agent: Agent, *, reader: PodReader, records: Records, features: Features) -> None:
+    """One request of the plugin, in a child."""
+    entered: list[int] = []
+
+    def enter(path: str) -> None:
+        netns = namespaces.open_netns(path)
+        namespaces.enter_network(netns)
+        entered.append(netns)
+
+    def listen(record: Record) -> None:
+        agent.listen_for(record.container_id, entered[0])
+
+    edge = plugin.Edge(
+        read_pod=reader.read,
+        enter=enter,
+        apply=lambda config: capture.apply(config, features),
+        check=lambda config: capture.check(config, features),
+        listen=listen,
+        forget=agent.forget,
+    )
+    exchange.serve(connection, lambda request: plugin.answer(request, records, edge))
+
+
+def _raise_file_limit() -> None:
+    """Two descriptors a pod."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _say(text: str) -> None:
+    print(f"weir-node: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What the API server says of one pod. The agent may get pods, and nothing else."""
+
+import http.client
+import os
+import ssl
+from typing import Any
+
+import msgspec
+
+from weir_sidecar.contract import config as contract
+from weir_sidecar.contract.config import ConfigError, Setup, SidecarConfig
+from weir_sidecar.node.cni import CNIError, Code, Sandbox
+
+CAPTURED_LABEL = "weir.dev/captured"
+CONFIG_ANNOTATION = "weir.dev/config"
+_STATIC_UID = "kubernetes.io/config.hash"
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+_SECONDS = 10
+_MAX_BYTES = 4 << 20
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    uid: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Pod(msgspec.Struct, frozen=True):
+    metadata: _Metadata
+    spec: dict[str, Any]
+
+
+class PodReader:
+    """Asks the API server, with the agent's own service account."""
+
+    def __init__(self, host: str, port: int, account: str) -> None:
+        self._host = host
+        self._port = port
+        self._account = account
+
+    @classmethod
+    def in_cluster(cls, account: str) -> "PodReader":
+        """As Kubernetes tells every container where it is. Raises KeyError outside a cluster."""
+        return cls(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]), account)
+
+    def read(self, sandbox: Sandbox) -> bytes:
+        """The pod as JSON. Raises `CNIError`: the pod waits while the API server cannot be asked."""
+        path = f"/api/v1/namespaces/{sandbox.namespace}/pods/{sandbox.name}"
+        try:
+            status, body = self._get(path)
+        except (OSError, http.client.HTTPException) as error:
+            raise CNIError(
+                Code.TRY_AGAIN_LATER,
+                f"the API server at {self._host}:{self._port} does not answer ({error}), so nobody can say whether pod"
+                f" {sandbox.namespace}/{sandbox.name} is to be captured",
+            ) from error
+        if status != http.client.OK:
+            raise CNIError(
+                Code.TRY_AGAIN_LATER,
+                f"the API server answered {status} when asked for pod {sandbox.namespace}/{sandbox.name}"
+                f"{'; the agent needs the right to get pods' if status in {401, 403} else ''}",
+            )
+        return body
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        context = ssl.create_default_context(cafile=f"{self._account}/ca.crt")
+        with open(f"{self._account}/token", encoding="ascii") as file:  # noqa: PTH123 - it changes while we run
+            token = file.read().strip()
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=_SECONDS, context=context)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {token}", "Accept": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read(_MAX_BYTES)
+        finally:
+            connection.close()
+
+
+def config_to_apply(body: bytes, sandbox: Sandbox) -> SidecarConfig | None:
+    """The config of a pod that the agent is to capture; None for every other pod. Raises `CNIError`."""
+    name = f"pod {sandbox.namespace}/{sandbox.name}"
+    try:
+        pod = msgspec.json.decode(body, type=_Pod)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise CNIError(Code.TRY_AGAIN_LATER, f"the API server's answer for {name} cannot be read: {error}") from error
+    annotations = pod.metadata.annotations or {}
+    if sandbox.uid and sandbox.uid not in {pod.metadata.uid, annotations.get(_STATIC_UID)}:
+        raise CNIError(
+            Code.TRY_AGAIN_LATER,
+            f"{name}: found uid {pod.metadata.uid} instead of {sandbox.uid}: it is another pod by now",
+        )
+    text = annotations.get(CONFIG_ANNOTATION)
+    if (pod.metadata.labels or {}).get(CAPTURED_LABEL) != "true" or text is None:
+        return None
+    try:
+        config = contract.decode(text)
+    except ConfigError as error:
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"{name}: annotation {CONFIG_ANNOTATION}: {error}; only Weir writes it: make the pod anew, and see that agent"
+            " and control plane are of one version",
+        ) from error
+    return config if config.setup is Setup.CNI else None

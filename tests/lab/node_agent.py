@@ -1,0 +1,154 @@
+"""The node agent as a process, the plugin that asks it, and an API server that knows some pods."""
+
+import http.server
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from lab.pki import Authority, LeafShape
+from lab.shim import Shim
+from weir_sidecar.contract.config import SidecarConfig, encode
+
+PREVIOUS = {
+    "cniVersion": "1.0.0",
+    "interfaces": [{"name": "eth0", "sandbox": "/run/netns/x"}],
+    "ips": [{"address": "10.77.0.2/24", "interface": 0, "gateway": "10.77.0.1"}],
+    "dns": {},
+}
+_PATIENCE = 20.0
+
+
+class Pods:
+    """An API server with GET of pods, over TLS. `pods` by "NAMESPACE/NAME"."""
+
+    def __init__(self, directory: Path) -> None:
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.authorized: list[str | None] = []
+        authority = Authority.root("cluster")
+        self.account = directory / "account"
+        self.account.mkdir()
+        (self.account / "ca.crt").write_bytes(authority.issued.pem)
+        (self.account / "token").write_text("the.agents.token\n")
+        certificate = authority.leaf(LeafShape(("127.0.0.1",))).write(directory / "api.pem")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def add(self, name: str, config: SidecarConfig | None, uid: str = "u-1") -> None:
+        """A pod; captured, if there is a config."""
+        metadata: dict[str, Any] = {"uid": uid, "labels": {"app": "web"}, "annotations": {}}
+        if config is not None:
+            metadata["labels"]["weir.dev/captured"] = "true"
+            metadata["annotations"]["weir.dev/config"] = encode(config).decode()
+        self.pods[name] = {"metadata": metadata, "spec": {"containers": []}}
+
+    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        known, authorized = self.pods, self.authorized
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                authorized.append(self.headers["Authorization"])
+                parts = self.path.split("/")
+                pod = known.get(f"{parts[4]}/{parts[6]}") if len(parts) == 7 else None
+                body = json.dumps(pod or {"kind": "Status"}).encode()
+                self.send_response(404 if pod is None else 200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Nobody reads it."""
+
+        return Handler
+
+
+class Node:
+    """One node: its agent, its plugin, and the API server."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.shim = Shim(directory)
+        self.api = Pods(directory)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.api.close()
+
+    def start(self, *more: str) -> None:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(self.api.port),
+        }
+        program = [sys.executable, "-I", "-m", "weir_sidecar.node", "--dir", str(self.directory)]
+        options = ["--account-dir", str(self.api.account), *more]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen([*program, *options], env=environment, stderr=log)
+        deadline = time.monotonic() + _PATIENCE
+        while not self._answers():
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.01)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(_PATIENCE)
+            self._process = None
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    def ask(
+        self,
+        command: str,
+        netns: str = "",
+        container: str = "c1",
+        pod: str = "shop/web-1",
+        uid: str = "u-1",
+        **conf: Any,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """The plugin as a runtime runs it; `conf` is more of the network configuration."""
+        namespace, _, name = pod.partition("/")
+        arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}"
+        environment: Mapping[str, str] = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": container,
+            "CNI_NETNS": netns,
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(self.directory),
+            "CNI_ARGS": arguments,
+        }
+        whole = {"cniVersion": "1.0.0", "name": "net", "type": "weir-cni", "prevResult": PREVIOUS, **conf}
+        return self.shim(json.dumps({k: v for k, v in whole.items() if v is not None}).encode(), environment)
+
+    def records(self) -> set[str]:
+        return {path.stem for path in (self.directory / "pods").iterdir()}
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.shim.agent)) == 0

@@ -1,0 +1,275 @@
+"""CNI mode on the real kernel: the real plugin asks the real agent, which captures a pod, and its sidecar has no capability."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.node_agent import PREVIOUS, Node
+from lab.shim import COMPILER
+from netns.capture_lab import FAMILY, FAR, Pod, acting_as, inside
+from netns.pod_sidecar import PodSidecar, eventually
+from weir_sidecar.contract import handover
+from weir_sidecar.contract.config import FailureMode, Setup, SidecarConfig
+from weir_sidecar.netsetup import capture
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.skipif(COMPILER is None, reason="no C compiler (cc) is here to compile cni/shim.c"),
+]
+NAME = f"wn{os.getpid()}"
+CNI = SidecarConfig(setup=Setup.CNI)
+PROXY = 15801
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    with tempfile.TemporaryDirectory(prefix="wn-", dir="/tmp") as directory, Node(Path(directory)) as made:
+        yield made
+
+
+@pytest.fixture
+def netns(node: Node) -> Iterator[str]:
+    """An empty pod's namespace, as a path; the pods and records of the test before are gone."""
+    node.api.pods.clear()
+    subprocess.run(["ip", "netns", "add", NAME], check=True)
+    yield f"/run/netns/{NAME}"
+    subprocess.run(["ip", "netns", "del", NAME], capture_output=True, check=False)
+    for container in node.records():
+        assert node.ask("DEL", container=container).returncode == 0
+
+
+def error(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    assert done.returncode == 1
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert said["cniVersion"] == "1.0.0"
+    return said
+
+
+def missing(config: SidecarConfig) -> tuple[str, ...]:
+    with inside(NAME):
+        return capture.check(config)
+
+
+def is_handed_over() -> bool:
+    """Whether somebody listens in the pod's namespace."""
+    with inside(NAME):
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with probe:
+        return probe.connect_ex(handover.ADDRESS) == 0
+
+
+def test_captures_a_pod_and_leaves_the_result_as_it_was(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    for _ in ("once", "twice"):
+        done = node.ask("ADD", netns)
+        assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, PREVIOUS, b"")
+        assert missing(CNI) == ()
+        eventually(is_handed_over)
+    assert node.api.authorized[-1] == "Bearer the.agents.token"
+    assert node.records() == {"c1"}
+    assert node.ask("CHECK", netns).returncode == 0
+
+
+@pytest.mark.parametrize("config", [None, SidecarConfig()], ids=["not captured", "sets itself up"])
+def test_other_pods_are_left_alone(node: Node, netns: str, config: SidecarConfig | None) -> None:
+    node.api.add("shop/web-1", config)
+    done = node.ask("ADD", netns)
+    assert (done.returncode, json.loads(done.stdout)) == (0, PREVIOUS)
+    assert node.records() == set()
+    assert missing(SidecarConfig()) != ()
+    assert node.ask("CHECK", netns).returncode == 0
+    assert node.ask("DEL", netns).returncode == 0
+
+
+def test_del_without_add_and_with_the_namespace_gone(node: Node, netns: str) -> None:
+    assert node.ask("DEL", netns, container="never-added").returncode == 0
+    node.api.add("shop/web-1", CNI)
+    assert node.ask("ADD", netns).returncode == 0
+    subprocess.run(["ip", "netns", "del", NAME], check=True)
+    for _ in ("once", "twice"):
+        done = node.ask("DEL", netns)
+        assert (done.returncode, done.stdout) == (0, b"")
+    assert node.ask("DEL", "").returncode == 0
+    assert node.records() == set()
+
+
+def test_check_finds_what_is_gone(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    assert "was started without" in error(node.ask("CHECK", netns))["msg"]
+    assert node.ask("ADD", netns).returncode == 0
+    with inside(NAME):
+        capture.remove(CNI)
+    said = error(node.ask("CHECK", netns))
+    assert said["code"] == 100
+    assert "pod shop/web-1" in said["msg"]
+    assert "nft table inet weir is missing" in said["msg"]
+
+
+def test_gc_forgets_what_is_in_use_no_more(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    for container in ("c1", "c2"):
+        if container == "c2":
+            subprocess.run(["ip", "netns", "del", NAME], check=True)
+            subprocess.run(["ip", "netns", "add", NAME], check=True)
+        assert node.ask("ADD", netns, container=container).returncode == 0
+    valid = [{"containerID": "c2", "ifname": "eth0"}]
+    done = node.ask("GC", cniVersion="1.1.0", prevResult=None, **{"cni.dev/valid-attachments": valid})
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert node.records() == {"c2"}
+    assert node.ask("STATUS", cniVersion="1.1.0", prevResult=None).returncode == 0
+    said = json.loads(node.ask("GC", cniVersion="1.1.0", prevResult=None).stdout)
+    assert (said["code"], node.records()) == (7, {"c2"})
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"pod": "shop/nobody"}, 11, "answered 404"),
+        ({"uid": "another"}, 11, "another pod by now"),
+        ({"netns": "/run/netns/none"}, 4, "no network namespace"),
+        ({"netns": "/etc/passwd"}, 4, "no network namespace"),
+        ({"netns": "/proc/self/ns/net"}, 4, "the node's own"),
+        ({"netns": "relative"}, 4, "must be a path"),
+        ({"container": "../../etc/x"}, 4, "CNI_CONTAINERID"),
+        ({"container": ""}, 4, "CNI_CONTAINERID"),
+        ({"prevResult": None}, 7, "prevResult is missing"),
+        ({"prevResult": [1]}, 6, "prevResult cannot be read"),
+        ({"prevResult": 7}, 6, "prevResult cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(
+    node: Node, netns: str, change: dict[str, Any], code: int, words: str
+) -> None:
+    node.api.add("shop/web-1", CNI)
+    said = error(node.ask("ADD", **{"netns": netns, **change}))
+    assert said["code"] == code
+    assert words in said["msg"]
+    assert node.records() == set()
+
+
+def test_a_config_that_no_rule_can_say(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    node.api.pods["shop/web-1"]["metadata"]["annotations"]["weir.dev/config"] = '{"setup": "CNI", "bogus": 1}'
+    assert "weir.dev/config" in error(node.ask("ADD", netns))["msg"]
+    node.api.add("shop/web-1", SidecarConfig(setup=Setup.CNI, capture={"exclude": {"interfaces": ['"; drop']}}))  # type: ignore[arg-type]
+    assert "rules that cannot be" in error(node.ask("ADD", netns))["msg"]
+    assert missing(CNI) != ()
+
+
+def test_a_pod_waits_while_the_agent_restarts_and_is_then_served_again(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    assert node.ask("ADD", netns).returncode == 0
+    eventually(is_handed_over)
+    node.stop(signal.SIGKILL)
+    assert error(node.ask("ADD", netns, container="c2"))["code"] == 11
+    assert node.ask("DEL", container="c9").returncode == 0
+    assert not is_handed_over()
+    node.start()
+    eventually(is_handed_over)
+    assert node.ask("CHECK", netns).returncode == 0
+
+
+def test_the_agent_forgets_pods_that_ended_while_it_was_away(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    assert node.ask("ADD", netns).returncode == 0
+    node.stop()
+    subprocess.run(["ip", "netns", "del", NAME], check=True)
+    node.start()
+    eventually(lambda: node.records() == set())
+
+
+def test_another_user_is_given_nothing(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    assert node.ask("ADD", netns).returncode == 0
+    eventually(is_handed_over)
+    for uid, given in ((0, 0), (1000, 0), (PROXY, 4)):
+        with inside(NAME), acting_as(uid):
+            asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            asking.connect(handover.ADDRESS)
+        with asking:
+            asking.settimeout(5)
+            try:
+                asking.send(b'{"want": "listeners"}')
+                _, descriptors, _, _ = socket.recv_fds(asking, 4096, 8)
+            except (BrokenPipeError, ConnectionResetError):
+                descriptors = []
+        for descriptor in descriptors:
+            os.close(descriptor)
+        assert len(descriptors) == given
+
+
+class BareSidecar(PodSidecar):
+    """A sidecar that starts as the proxy's user, with no capability."""
+
+    limits = ()
+    program = (str(Path(__file__).parent / "bare_sidecar.py"),)
+
+    def __init__(self, pod: Pod, node: Node, **config: Any) -> None:
+        super().__init__(pod, setup=Setup.CNI, **config)
+        self.node = node
+
+    def make_directories(self) -> None:
+        super().make_directories()
+        (self.directory / "token").chmod(0o644)
+        self.node.api.add("shop/web-1", self.config)
+        done = self.node.ask("ADD", f"/run/netns/{self.pod.pod}", container="c-sidecar")
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    with Pod(tmp_path) as made:
+        yield made
+
+
+def capabilities(pid: int) -> dict[str, int]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {line[:6]: int(line.split()[1], 16) for line in lines if line.startswith("Cap")}
+
+
+@pytest.mark.parametrize("failure_mode", FailureMode)
+def test_a_sidecar_without_any_capability_serves(node: Node, pod: Pod, failure_mode: FailureMode) -> None:
+    with BareSidecar(pod, node, failure_mode=failure_mode) as sidecar:
+        assert set(capabilities(sidecar.pid).values()) == {0}
+        assert sidecar.issuer() == "weir"
+        for version in (4, 6):
+            assert pod.udp(version, 123) == "far"
+            assert pod.tcp(version, 80) == "far"
+            assert pod.tcp(version, 81) == "ConnectionRefusedError"
+            assert pod.udp(version, 999) == "ConnectionRefusedError"
+        # It gets its sockets again, also when it dies.
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            sidecar.stop(number)
+            sidecar.start()
+            assert sidecar.issuer() == "weir"
+        # And goes on while the agent is away, with what it has.
+        assert pod.udp(4, 123) == "far"
+        node.stop(signal.SIGKILL)
+        assert sidecar.issuer() == "weir"
+        assert pod.udp(4, 123) == "far"
+        node.start()
+        assert sidecar.issuer() == "weir"
+
+
+def test_what_is_handed_over_sends_nothing_from_other_addresses(node: Node, pod: Pod) -> None:
+    with BareSidecar(pod, node):
+        for version, source in ((4, "192.0.2.7"), (6, "2001:db8::7")):
+            with inside(pod.pod), acting_as(PROXY, PROXY):
+                asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                asking.connect(handover.ADDRESS)
+            with asking:
+                asking.send(json.dumps({"want": "reply", "address": source, "port": 53}).encode())
+                _, (descriptor,), _, _ = socket.recv_fds(asking, 4096, 8)
+            with socket.socket(fileno=descriptor) as spoofing, pod.wire() as frames:
+                assert spoofing.family == FAMILY[version]
+                with pytest.raises(PermissionError):
+                    spoofing.sendto(b"not from here", (FAR[version], 9))
+            assert frames == []
