@@ -61,6 +61,17 @@ def by_name(items: list[dict]) -> dict[str, dict]:
     }
 
 
+@pytest.mark.parametrize("level", ["baseline", "restricted"])
+def test_in_cni_mode_the_strictest_pod_security_is_satisfied(cluster: Cluster, level: str) -> None:
+    injected = inject(*CASES["cni-restricted"][:1], NAMESPACE, *CASES["cni-restricted"][1:])
+    assert isinstance(injected, Injected)
+    with cluster.namespace(labels={"pod-security.kubernetes.io/enforce": level}) as strict:
+        kept = created(cluster, strict, injected.pod)
+    for container in kept["spec"]["initContainers"]:
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["runAsUser"] == 15801
+
+
 def test_pod_security_refuses_the_capabilities_and_names_our_containers(cluster: Cluster) -> None:
     injected = inject(PLAIN, NAMESPACE, PLAN, SETTINGS)
     assert isinstance(injected, Injected)

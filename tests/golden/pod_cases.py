@@ -9,7 +9,7 @@ from weir_operator.cluster.facts import CONFIG_ANNOTATION
 from weir_operator.cluster.policies import Plan, PolicyKey
 from weir_operator.compile import AUTHORITY_DIR, Injection
 from weir_operator.injection.inject import Settings
-from weir_sidecar.contract.config import FailureMode, SidecarConfig, Startup, Stream, Trust, encode
+from weir_sidecar.contract.config import FailureMode, Setup, SidecarConfig, Startup, Stream, Trust, encode
 
 NAMESPACE = "shop"
 POLICY = PolicyKey("InterceptionPolicy", NAMESPACE, "debug")
@@ -21,6 +21,7 @@ CLUSTER_PLAN = Plan(
     cluster=True,
 )
 SETTINGS = Settings("registry.example/weir-sidecar:1", stream=Stream("weir-stream.weir-system.svc:443", "CA"))
+CNI_SETTINGS = Settings(SETTINGS.image, stream=SETTINGS.stream, setup=Setup.CNI)
 FULL_SETTINGS = Settings(
     "registry.example/weir-sidecar:1",
     pull_policy="IfNotPresent",
@@ -134,6 +135,16 @@ spec:
     - {name: app, image: "example/app:1"}
 """)
 
+RESTRICTED = pod("""
+metadata: {name: restricted}
+spec:
+  securityContext: {runAsNonRoot: true, runAsUser: 1000, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: app
+      image: "example/app:1"
+      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+""")
+
 CASES: dict[str, tuple[dict[str, Any], Plan, Settings]] = {
     "plain": (PLAIN, PLAN, SETTINGS),
     "job": (JOB, PLAN, SETTINGS),
@@ -156,6 +167,8 @@ CASES: dict[str, tuple[dict[str, Any], Plan, Settings]] = {
     "chosen-container": (JOB, Plan(SidecarConfig(), Injection(containers=("work",)), (POLICY,)), SETTINGS),
     "cluster-startup-open": (PLAIN, CLUSTER_PLAN, SETTINGS),
     "istio": (ISTIO, PLAN, SETTINGS),
+    "cni": (PLAIN, PLAN, CNI_SETTINGS),
+    "cni-restricted": (RESTRICTED, PLAN, CNI_SETTINGS),
 }
 
 

@@ -1,6 +1,7 @@
 """Our two containers and their volumes.
 
-Both start as root, which is the only way that a container of a pod gets capabilities, and become the proxy's own user.
+Both start as root, which is the only way that a container of a pod gets capabilities, and become the proxy's own user. In
+CNI mode they are that user from the start.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from weir_operator.compile import AUTHORITY_DIR, ROOTS_DIR, Injection
 from weir_operator.injection import ours
 from weir_operator.injection.shape import pod_security
 from weir_sidecar.contract import pod as paths
-from weir_sidecar.contract.config import Port, Startup, Stream
+from weir_sidecar.contract.config import Identity, Port, Setup, Startup, Stream
 from weir_sidecar.contract.stream import AUDIENCE
 
 METRICS_PORT = "weir-metrics"
@@ -38,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True):
     sidecar_resources: Mapping[str, Any] = {}
     stream: Stream | None = None
     probe_port: Port = 15804
+    setup: Setup | msgspec.UnsetType = msgspec.UNSET
+    """CNI: the nodes have agents that load the rules, and no container of ours needs a capability."""
 
 
 def init_container(pod: Mapping[str, Any], injection: Injection, settings: Settings) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def init_container(pod: Mapping[str, Any], injection: Injection, settings: Setti
         "resources": dict(settings.init_resources),
         # What went wrong is then in the pod's status too.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {"runAsUser": 0, **_security(pod, ["NET_ADMIN", "SETUID", "SETGID"])},
+        "securityContext": _security(pod, settings, {"runAsUser": 0}, ["NET_ADMIN", "SETUID", "SETGID"]),
         "volumeMounts": [*_mounts(injection), _mount(ours.TRUST, paths.TRUST)],
     }
 
@@ -72,7 +75,7 @@ def sidecar_container(
         "ports": [{"name": METRICS_PORT, "containerPort": settings.probe_port, "protocol": "TCP"}],
         "resources": dict(settings.sidecar_resources),
         **_probes(settings.probe_port, startup),
-        "securityContext": {**user, **_security(pod, ["NET_RAW", "NET_BIND_SERVICE", "SETUID", "SETGID"])},
+        "securityContext": _security(pod, settings, user, ["NET_RAW", "NET_BIND_SERVICE", "SETUID", "SETGID"]),
         "volumeMounts": [
             *_mounts(injection),
             _mount(ours.TRUST, paths.TRUST, read_only=True),
@@ -134,15 +137,24 @@ def _probes(port: int, startup: Startup) -> dict[str, Any]:
     return {"startupProbe": ready, "livenessProbe": liveness}
 
 
-def _security(pod: Mapping[str, Any], capabilities: list[str]) -> dict[str, Any]:
+def _security(
+    pod: Mapping[str, Any], settings: Settings, user: Mapping[str, int], capabilities: list[str]
+) -> dict[str, Any]:
     # A pod's AppArmor profile is made for its application. Where the pod names none, a node may have no AppArmor at all,
     # and would refuse a container that names one.
     app_armor = {"appArmorProfile": {"type": "RuntimeDefault"}} if "appArmorProfile" in pod_security(pod) else {}
+    proxy = Identity()
+    if settings.setup is Setup.CNI:
+        # What the Pod Security level "restricted" asks for.
+        who: dict[str, Any] = {"runAsUser": proxy.uid, "runAsGroup": proxy.gid, "runAsNonRoot": True}
+        rights: dict[str, Any] = {"drop": ["ALL"]}
+    else:
+        who, rights = {**user, "runAsNonRoot": False}, {"drop": ["ALL"], "add": capabilities}
     return {
-        "runAsNonRoot": False,
+        **who,
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"], "add": capabilities},
+        "capabilities": rights,
         "seccompProfile": {"type": "RuntimeDefault"},
         **app_armor,
     }

@@ -86,6 +86,7 @@ def pod_config(
         config,
         workload=workload,
         stream=settings.stream,
+        setup=settings.setup,
         ports=replace(config.ports, probe=settings.probe_port),
         capture=replace(config.capture, exclude=replace(exclude, uids=uids), before_nat=bool(exempt)),
     )

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--settings",
         type=Path,
         metavar="FILE",
-        help="JSON with pullPolicy, imagePullSecrets, initResources, sidecarResources of captured pods' containers",
+        help="JSON with pullPolicy, imagePullSecrets, initResources, sidecarResources, setup of captured pods' containers",
     )
     parser.add_argument(
         "--drain",

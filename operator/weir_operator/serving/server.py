@@ -24,7 +24,7 @@ from weir_operator.serving.sessions import Sessions
 from weir_operator.serving.stream import PATH, StreamServer
 from weir_operator.serving.summary import Replica, SummaryWriter
 from weir_operator.serving.tokens import TokenReviewer
-from weir_sidecar.contract.config import Stream
+from weir_sidecar.contract.config import Setup, Stream
 
 DRAIN_SECONDS = 12.0
 """From SIGTERM to the end: until nobody sends here any more, and each sidecar has been asked to go elsewhere."""
@@ -58,6 +58,7 @@ class _File(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     image_pull_secrets: tuple[str, ...] = ()
     init_resources: dict[str, Any] = {}
     sidecar_resources: dict[str, Any] = {}
+    setup: Setup | msgspec.UnsetType = msgspec.UNSET
 
 
 def read_settings(image: str, file: Path | None) -> Settings:

@@ -1,5 +1,7 @@
 """The set-up of a pod, step by step. Each step may have been done before: an init container may run again.
 
+In CNI mode the node's agent has loaded the rules, and this process has no capability: it asks whether they are there.
+
 Order: what only root may read is read; rules, which need NET_ADMIN, are loaded; privileges are dropped for good; files are
 made as the user that the sidecar will be. A pod whose sandbox was made anew has no rules but its old volumes: it gets
 rules, and keeps its CA.
@@ -18,11 +20,11 @@ from weir_sidecar.certs.authority import Authority
 from weir_sidecar.certs.provided import Provided, ProvidedError
 from weir_sidecar.contract import config as contract
 from weir_sidecar.contract import pod as paths
-from weir_sidecar.contract.config import ConfigError, SidecarConfig
+from weir_sidecar.contract.config import ConfigError, FailureMode, Setup, SidecarConfig
 from weir_sidecar.edge import authority_files, privileges
 from weir_sidecar.edge.privileges import Capability
 from weir_sidecar.netfilter.literals import RulesetError
-from weir_sidecar.netsetup import capture
+from weir_sidecar.netsetup import answers, capture
 from weir_sidecar.netsetup.commands import CaptureError
 from weir_sidecar.podsetup import trust_files
 from weir_sidecar.podsetup.errors import SetupError
@@ -49,6 +51,8 @@ class Edge(msgspec.Struct, frozen=True):
 
     apply: Callable[[SidecarConfig], None]
     check: Callable[[SidecarConfig], tuple[str, ...]]
+    answers: Callable[[SidecarConfig], bool]
+    """Whether rules are here, asked without a capability (`netsetup.answers`)."""
     status: Callable[[], privileges.Status]
     drop: Callable[[int, int], object]
     now: Callable[[], dt.datetime]
@@ -66,8 +70,9 @@ class _Read(msgspec.Struct, frozen=True):
 def run(places: Places, edge: Edge) -> str:
     """Set the pod up; what was done, in words. Raises `SetupError`."""
     read = _read(places, edge)
-    _require_capabilities(edge.status())
-    seconds = _load_rules(read.config, edge)
+    said_of_rules = (
+        _require_rules(read.config, edge) if read.config.setup is Setup.CNI else _load_rules(read.config, edge)
+    )
     identity = read.config.identity
     try:
         edge.drop(identity.uid, identity.gid)
@@ -78,10 +83,7 @@ def run(places: Places, edge: Edge) -> str:
     ours, said = _authority(run_dir, read, edge)
     made = trust_files.make(read.roots, ours.trusted, places.trust)
     _publish(places.trust, made)
-    return (
-        f"rules loaded in {seconds:.2f} s, CA {ours.authority.fingerprint()[:16]} {said},"
-        f" bundle of {made.certificates} certificates"
-    )
+    return f"{said_of_rules}, CA {ours.authority.fingerprint()[:16]} {said}, bundle of {made.certificates} certificates"
 
 
 def _read(places: Places, edge: Edge) -> _Read:
@@ -137,8 +139,29 @@ def _require_capabilities(status: privileges.Status) -> None:
         )
 
 
-def _load_rules(config: SidecarConfig, edge: Edge) -> float:
-    """Load the rules, and look that they are there; how many seconds it took."""
+def _require_rules(config: SidecarConfig, edge: Edge) -> str:
+    """In CNI mode the rules were loaded before this container started, or never will be."""
+    uids = edge.status().uids
+    if uids != {config.identity.uid}:
+        raise SetupError(
+            f"found uid {min(uids)}; in CNI mode this container must run as {config.identity.uid}: only this user is answered"
+            " when it asks for the rules"
+        )
+    if edge.answers(config):
+        return "rules are there"
+    text = (
+        "this pod has no rules of Weir: the CNI plugin weir-cni did not run when its sandbox was made; see that the DaemonSet"
+        " weir-node runs on this node and that the node's CNI configuration names weir-cni, then make the pod anew"
+    )
+    if config.failure_mode is FailureMode.CLOSED:
+        raise SetupError(f"{text}; failureMode is Closed, so it does not start unguarded")
+    edge.warn(f"{text}; failureMode is Open, so it starts all the same, and nothing is captured")
+    return "no rules"
+
+
+def _load_rules(config: SidecarConfig, edge: Edge) -> str:
+    """Load the rules, and look that they are there; how long it took, in words."""
+    _require_capabilities(edge.status())
     started = time.monotonic()
     try:
         edge.apply(config)
@@ -153,7 +176,7 @@ def _load_rules(config: SidecarConfig, edge: Edge) -> float:
         ) from error
     if missing:
         raise SetupError(f"the rules were loaded and are not there: {'; '.join(missing)}; something else changes them")
-    return time.monotonic() - started
+    return f"rules loaded in {time.monotonic() - started:.2f} s"
 
 
 def _authority(run_dir: Directory, read: _Read, edge: Edge) -> tuple[Provided, str]:
@@ -211,6 +234,7 @@ def edge_of(now: Callable[[], dt.datetime], warn: Callable[[str], None]) -> Edge
     return Edge(
         apply=capture.apply,
         check=capture.check,
+        answers=answers.has_rules,
         status=privileges.read_status,
         drop=lambda uid, gid: privileges.drop(uid, gid, keep=()),
         now=now,

@@ -10,7 +10,7 @@ import pytest
 from samples.provided_ca import CA, DAY, NOW, Secret, Shape, make
 from weir_sidecar.certs.authority import Authority
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import SidecarConfig, Trust, Upstream
+from weir_sidecar.contract.config import FailureMode, Setup, SidecarConfig, Trust, Upstream
 from weir_sidecar.edge.privileges import Capability, PrivilegeError, Status
 from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netsetup.commands import CaptureError
@@ -60,6 +60,7 @@ class Pod:
         real = setup.Edge(
             apply=lambda _: self.done.append("apply"),
             check=lambda _: self.done.append("check") or (),
+            answers=lambda _: self.done.append("ask") or True,
             status=status,
             drop=lambda uid, gid: self.done.append(f"drop {uid} {gid}"),
             now=lambda: self.now,
@@ -243,6 +244,40 @@ def test_a_config_that_cannot_be_read_is_named(pod: Pod) -> None:
     (pod.root / "info" / "config.json").unlink()
     with pytest.raises(SetupError, match=r"config\.json: No such file.*annotation"):
         setup.run(places, edge)
+
+
+CNI = SidecarConfig(setup=Setup.CNI)
+
+
+def as_the_proxy() -> Status:
+    return msgspec.structs.replace(status(0), uids=frozenset((15801,)), gids=frozenset((15801,)))
+
+
+def test_in_cni_mode_rules_are_asked_for_and_nothing_is_loaded(pod: Pod) -> None:
+    pod.config = CNI
+    assert pod.set_up(status=as_the_proxy).startswith("rules are there, CA ")
+    assert pod.done == ["ask", "drop 15801 15801"]
+    assert (pod.run / "ca.key").exists()
+
+
+@pytest.mark.parametrize("failure_mode", FailureMode)
+def test_in_cni_mode_a_pod_without_rules_starts_only_if_it_may(pod: Pod, failure_mode: FailureMode) -> None:
+    pod.config = msgspec.structs.replace(CNI, failure_mode=failure_mode)
+    edge = {"status": as_the_proxy, "answers": lambda _: False}
+    if failure_mode is FailureMode.CLOSED:
+        with pytest.raises(SetupError, match=r"weir-cni did not run.*DaemonSet weir-node.*does not start unguarded"):
+            pod.set_up(**edge)
+        assert not pod.run.exists()
+    else:
+        assert pod.set_up(**edge).startswith("no rules, CA ")
+        (warning,) = pod.warnings
+        assert "nothing is captured" in warning
+
+
+def test_in_cni_mode_only_the_proxys_user_is_answered(pod: Pod) -> None:
+    pod.config = CNI
+    with pytest.raises(SetupError, match=r"found uid 0; in CNI mode this container must run as 15801"):
+        pod.set_up()
 
 
 def test_volumes_that_are_missing_are_named(pod: Pod) -> None:
