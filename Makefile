@@ -32,6 +32,6 @@ bench-control: setup
 bench-peers:
 	@scripts/bench-peers
 
-# With docker or buildah; BASE=debian:trixie-slim@sha256:… pins the base image.
+# With docker, buildah or podman; BASE=debian:trixie-slim@sha256:… pins the base image.
 images:
 	@scripts/images

@@ -40,4 +40,4 @@ def test_without_a_builder_it_says_what_is_missing(tmp_path):
     environment = {"PATH": str(tmp_path)}
     done = subprocess.run([ROOT / "scripts" / "images"], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1
-    assert "needs docker (with its daemon running) or buildah; neither is here" in done.stderr
+    assert "needs docker (with its daemon running), buildah or podman; none of them is here" in done.stderr
