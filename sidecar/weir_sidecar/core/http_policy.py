@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from weir_sidecar.contract.config import ConfigError, SidecarConfig
+from weir_sidecar.contract.config import Action, ConfigError, SidecarConfig
 from weir_sidecar.contract.http import Credential, Header, QueryMatch, RequestAction, RequestMatch, RequestRule
 from weir_sidecar.contract.request import RequestDecision, RequestError
 from weir_sidecar.core.http_path import PathTest, path_test, readings, unescape
@@ -112,6 +112,9 @@ class RuleRequests:
         """Raises ValueError for a pattern that cannot be read."""
         self._rules = tuple(_Rule(rule) for rule in rules)
 
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
     def decide(self, facts: RequestFacts) -> RequestVerdict:
         """The first rule that matches decides."""
         if not self._rules:
@@ -129,9 +132,15 @@ _NO_RULES = RuleRequests(())
 class RequestPolicy:
     """The rules on requests of a config, compiled once. Raises `ConfigError` for a pattern that cannot be read."""
 
-    __slots__ = ("_rules", "placeholders")
+    __slots__ = ("_rules", "asks", "governs", "placeholders")
 
     def __init__(self, config: SidecarConfig) -> None:
+        self.governs = config.default_action is Action.DENY or any(
+            rule.action is Action.DENY or rule.http for rule in config.rules
+        )
+        """Whether anything is ever refused or changed. If not, what cannot be read may pass unread."""
+        self.asks = any(rule.http for rule in config.rules)
+        """Whether there is any rule on requests."""
         self._rules: dict[str, RuleRequests] = {}
         self.placeholders = tuple(
             (one.credential.placeholder.encode(), one.credential)

@@ -10,11 +10,14 @@ from cryptography import x509
 
 from weir_sidecar.contract.config import OnInvalidCertificate
 from weir_sidecar.contract.flow import FlowError, Reason, TLSFacts
+from weir_sidecar.contract.request import RequestError
 from weir_sidecar.core.tls_outcome import ClientEnd
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.client_watch import ClientWatch
 from weir_sidecar.edge.relay import RelayEnd, Side, reset_error, reset_on_close
+from weir_sidecar.edge.relay_http1 import GONE, HTTP1Relay
 from weir_sidecar.edge.relay_tls import TLSWay
+from weir_sidecar.edge.requests import FlowRequests
 from weir_sidecar.edge.tls_client import ClientTLS, alert_for
 from weir_sidecar.edge.tls_session import End, Session, SessionEndedError, Step
 from weir_sidecar.edge.tls_upstream import UpstreamTLS
@@ -24,6 +27,8 @@ from weir_sidecar.wire.clienthello import ClientHello
 
 _TLS12 = 0x0303
 _ECDSA_P256_SHA256 = 0x0403
+_HTTP1 = b"http/1.1"
+_ALPN_HTTP1 = (_HTTP1, b"http/1.0", None)
 _ECDHE_ECDSA_AEAD = frozenset({0xC02B, 0xC02C, 0xCCA9})
 """What a client must offer to be served our leaf in TLS 1.2 (RFC 5289, RFC 7905)."""
 
@@ -85,7 +90,7 @@ class Interception:
     """One interception. `run` it once; `facts`, bytes (of the application) and `close` whatever came of it."""
 
     __slots__ = (
-        "_client", "_hello", "_interceptor", "_loop", "_sock", "_subject", "_trust", "_upstream", "_watch", "bytes_down",
+        "_client", "_hello", "_interceptor", "_loop", "_requests", "_sock", "_subject", "_trust", "_upstream", "_watch", "bytes_down",
         "bytes_up",
     )  # fmt: skip
 
@@ -97,6 +102,7 @@ class Interception:
         subject: Subject,
         client: socket,
         hello: ClientHello,
+        requests: FlowRequests,
     ) -> None:
         self._loop = loop
         self._interceptor = interceptor
@@ -104,6 +110,7 @@ class Interception:
         self._subject = subject
         self._sock = client
         self._hello = hello
+        self._requests = requests
         self._upstream: Session | None = None
         self._client: Session | None = None
         self._watch: ClientWatch | None = None
@@ -139,7 +146,7 @@ class Interception:
             reset_on_close(upstream)
             return Intercepted(reason, text, failed)
         assert self._watch is not None
-        end = await self._relay(client, server, self._watch)
+        end = await self._relay(client, server, self._watch, alpn)
         return Intercepted(reason, text, _relay_error(end, proven=self._watch.proven))
 
     def facts(self) -> TLSFacts:
@@ -206,19 +213,26 @@ class Interception:
             if left <= 0 or await wait_any(self._loop, readable, writable, left) is None:
                 raise TimeoutError
 
-    async def _relay(self, client: Session, server: Session, watch: ClientWatch) -> RelayEnd:
+    async def _relay(self, client: Session, server: Session, watch: ClientWatch, alpn: bytes | None) -> RelayEnd:
         up = TLSWay(self._loop, client, server, Side.CLIENT, watch.first_byte)
         down = TLSWay(self._loop, server, client, Side.UPSTREAM)
+        reader = HTTP1Relay(self._loop, self._requests, is_http=alpn == _HTTP1) if alpn in _ALPN_HTTP1 else None
+        if reader is not None:
+            reader.attach(up, down)
+        unanswered = RequestError.PROXY_STOPPING
         try:
             end = await relay.run(self._loop, client.sock, server.sock, up, down)
+            unanswered = GONE[end.first]
         finally:
             self.bytes_up, self.bytes_down = up.total, down.total
+            if reader is not None:
+                reader.close(unanswered)
         watch.ended(_CLIENT_END[end.end] if end.first is Side.CLIENT else ClientEnd.UPSTREAM)
         return end
 
 
 def _relay_error(end: RelayEnd, *, proven: bool) -> FlowError | None:
-    if end.end in (End.CLOSE_NOTIFY, End.FIN):
+    if end.end in (End.CLOSE_NOTIFY, End.FIN, End.OURS):
         return None
     if not proven and end.first is Side.CLIENT:
         return FlowError.CLIENT_TLS_FAILED

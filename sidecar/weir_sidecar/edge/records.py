@@ -1,8 +1,8 @@
-"""Where records go, of flows and of requests: metrics, the ring of the last ones, those who follow, and the file of --record.
+"""Where records go, of flows and of requests: metrics, the last ones' ring, those who follow, the file of --record.
 
-Called once a flow and once a request, on the loop that serves traffic, so it only encodes and remembers; what was gathered in one turn
-of the loop is delivered together at its end. A file holds whole lines only, and a record that cannot be delivered is
-counted: nothing waits for a full disk.
+Called once a flow and once a request, on the loop that serves traffic, so it only encodes and remembers; what was
+gathered in one turn of the loop, or for a moment where it is requests alone, is delivered together. A file holds whole
+lines only, and a record that cannot be delivered is counted: nothing waits for a full disk.
 """
 
 import asyncio
@@ -19,6 +19,8 @@ RING = 1000
 """How many records the ring remembers."""
 FILE_BACKLOG = 4 << 20
 """Bytes that may wait for a file that takes no more at the moment (a pipe that is read slowly)."""
+_GATHER = 0.02
+"""Seconds for which the records of requests are gathered: each delivery is a system call, which costs as much as a request."""
 _RETRY = 0.05
 _BATCH = 256
 
@@ -65,23 +67,32 @@ class RecordSink:
         self._fresh: list[bytes] = []
         self._followers: list[Follower] = []
         self._file = None if file is None else _LineFile(file, metrics, warn)
+        self._gathering: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
 
     def __call__(self, record: FlowRecord) -> None:
         """Take the record of a flow that has ended."""
         self._metrics.count(record)
+        if not self._fresh or self._gathering is not None:
+            self._stop_gathering()
+            self._loop.call_soon(self._deliver)
         self._take(encode_record(record))
 
     def request(self, record: RequestRecord) -> None:
         """Take the record of an HTTP request that has ended."""
         self._metrics.count_request(record)
+        if not self._fresh:
+            self._gathering = self._loop.call_later(_GATHER, self._deliver)
         self._take(encode_request(record))
 
     def _take(self, line: bytes) -> None:
         self._ring.append(line)
-        if not self._fresh:
-            self._loop.call_soon(self._deliver)
         self._fresh.append(line)
+
+    def _stop_gathering(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
 
     def last(self, count: int = RING) -> list[bytes]:
         """The last records, oldest first, each a line with its newline."""
@@ -105,6 +116,7 @@ class RecordSink:
             self._file = None
 
     def _deliver(self) -> None:
+        self._stop_gathering()
         lines, self._fresh = self._fresh, []
         if not lines:
             return  # a new follower had them delivered before their turn

@@ -1,6 +1,6 @@
-"""The decrypted relay: application bytes from one TLS session to the other, one record at a time, unread.
+"""The decrypted relay: application bytes from one session to the other, one record at a time.
 
-This is where a relay that reads HTTP takes its place: it gets the same bytes at the same two points.
+Unread; or read by whoever sets a way's `on_bytes`, which says for each portion what is passed on in its place.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from OpenSSL import SSL
 
+from weir_sidecar.edge.plain_session import PlainSession
 from weir_sidecar.edge.relay import Relay, Side
 from weir_sidecar.edge.tls_session import RECORD_BYTES, End, Session, SessionEndedError
 
@@ -22,15 +23,15 @@ class TLSWay:
     """One direction of decrypted bytes. `on_first` is called once, before the first byte is passed on."""
 
     __slots__ = (
-        "_again", "_held", "_loop", "_on_first", "_recv", "_relay", "_send", "_sink", "_sink_fd", "_source", "_source_fd",
-        "source_side", "total",
+        "_again", "_finishing", "_held", "_loop", "_on_first", "_paused", "_recv", "_relay", "_send", "_sink", "_sink_fd",
+        "_source", "_source_fd", "_stopped", "on_bytes", "on_end", "source_side", "total",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        source: Session,
-        sink: Session,
+        source: Session | PlainSession,
+        sink: Session | PlainSession,
         source_side: Side,
         on_first: Callable[[], None] | None = None,
     ) -> None:
@@ -46,21 +47,69 @@ class TLSWay:
         self._on_first = on_first
         self._held: bytes | None = None
         self._again: asyncio.TimerHandle | None = None
+        self._paused = self._finishing = self._stopped = False
+        self.on_bytes: Callable[[bytes], bytes] | None = None
+        """Gets what came and returns what to pass on now."""
+        self.on_end: Callable[[], bytes] | None = None
+        """Is told that the source has ended, and returns what is still to be passed on."""
         self._relay: Relay
 
     def start(self, relay: Relay) -> None:
         """Begin to read; OpenSSL may hold a record already, of which the socket will not tell."""
         self._relay = relay
         self._read_on()
-        if self._source.connection.pending():
+        if self._source.pending():
             self._move()
 
     def stop(self) -> None:
         """Leave the event loop."""
+        self._paused = self._stopped = True
         self._loop.remove_reader(self._source_fd)
         self._loop.remove_writer(self._sink_fd)
         if self._again is not None:
             self._again.cancel()
+
+    def pause(self) -> None:
+        """Read no more, until `go_on`."""
+        self._paused = True
+        self._loop.remove_reader(self._source_fd)
+
+    def go_on(self) -> None:
+        """Read again."""
+        if self._stopped:
+            return
+        self._paused = False
+        if self._held is None:
+            self._read_on()
+            if self._source.pending():
+                self._again = self._loop.call_later(0, self._move)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the sink has not taken yet."""
+        return 0 if self._held is None else len(self._held)
+
+    def inject(self, data: bytes) -> None:
+        """Send bytes of our own, after those that came before."""
+        if self._held is not None:
+            self._held += data
+        elif not self._stopped:
+            self._pass_on(data)
+
+    def abort(self) -> None:
+        """End the relay from our side: both ends are told with a reset."""
+        self._relay.abort(End.OURS)
+
+    def finish(self) -> None:
+        """Pass on what is held, end the sink's stream, and read no more."""
+        self.pause()
+        self._finishing = True
+        if self._held is None and not self._stopped:
+            self._notify()
+
+    def finish_after_this(self) -> None:
+        """`finish`, when what `on_bytes` returns has been passed on."""
+        self._paused = self._finishing = True
 
     def _move(self) -> None:
         for _ in range(_BURST):
@@ -77,8 +126,17 @@ class TLSWay:
             if self._on_first is not None:
                 self._on_first()
                 self._on_first = None
+            size = len(data)
+            if self.on_bytes is not None:
+                data = self.on_bytes(data)
+            passed = self._pass_on(data)
+            if self._paused:
+                self._loop.remove_reader(self._source_fd)
+                if passed and self._finishing and not self._stopped:
+                    self._notify()
+                return
             # A short record is most often the last for now: asking the socket again would only cost an exception.
-            if not self._pass_on(data) or len(data) < RECORD_BYTES:
+            if not passed or size < RECORD_BYTES:
                 return
 
     def _pass_on(self, data: bytes) -> bool:
@@ -108,10 +166,14 @@ class TLSWay:
         if self._pass_on(self._held):
             self._held = None
             self._loop.remove_writer(self._sink_fd)
-            self._read_on()
+            if self._finishing:
+                self._notify()
+            else:
+                self._read_on()
 
     def _read_on(self) -> None:
-        self._loop.add_reader(self._source_fd, self._move)
+        if not self._paused:
+            self._loop.add_reader(self._source_fd, self._move)
 
     def _try_again(self, step: Callable[[], None]) -> None:
         """Do `step` a little later: a message of TLS's own is half-way, in the direction that the other way moves."""
@@ -120,6 +182,11 @@ class TLSWay:
 
     def _source_ended(self, ended: SessionEndedError) -> None:
         self._loop.remove_reader(self._source_fd)
+        if self.on_end is not None and ended.end in (End.CLOSE_NOTIFY, End.FIN):
+            rest = self.on_end()
+            if rest and not self._pass_on(rest):
+                self._paused = self._finishing = True
+                return
         match ended.end:
             case End.CLOSE_NOTIFY:
                 self._notify()

@@ -8,13 +8,18 @@ import asyncio
 from socket import IPPROTO_TCP, SHUT_WR, TCP_NODELAY, socket
 
 from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason, TLSFacts
+from weir_sidecar.contract.request import RequestError
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.context import EdgeContext, Endpoint
 from weir_sidecar.edge.dial import Dial, DialError, dial_error
 from weir_sidecar.edge.interception import Interception, Interceptor, Subject, Unsuitable
+from weir_sidecar.edge.plain_session import PlainSession
 from weir_sidecar.edge.relay import Side, reset_error, reset_on_close
+from weir_sidecar.edge.relay_http1 import GONE, HTTP1Relay
 from weir_sidecar.edge.relay_raw import RawWay
+from weir_sidecar.edge.relay_tls import TLSWay
+from weir_sidecar.edge.requests import FlowRequests
 from weir_sidecar.edge.syn_hold import Admitted
 from weir_sidecar.edge.tcp_peek import Opening, Peeked, Peeker
 from weir_sidecar.edge.tls_client import ACCESS_DENIED, alert_record
@@ -45,6 +50,7 @@ class TCPFlow:
         "_dial",
         "_down",
         "_error",
+        "_facts",
         "_from_dns",
         "_hello",
         "_host",
@@ -55,6 +61,7 @@ class TCPFlow:
         "_port",
         "_protocol",
         "_readers",
+        "_requests",
         "_started",
         "_tls",
         "_trust",
@@ -95,6 +102,8 @@ class TCPFlow:
         self._error: FlowError | None = None
         self._from_dns: bool | None = None
         self._readers: Readers | None = None
+        self._facts: FlowFacts
+        self._requests: FlowRequests | None = None
         self._up = 0
         self._down = 0
 
@@ -139,6 +148,8 @@ class TCPFlow:
             case Decision.INTERCEPT if peeked.hello is not None:
                 self._release()
                 await self._intercept(peeked.hello)
+            case Decision.INTERCEPT if peeked.opening is Opening.HTTP:
+                await self._read_http()
             case _:
                 await self._relay_unread()
 
@@ -170,7 +181,7 @@ class TCPFlow:
         self._host = claimed or context.names.name_of(self._address, now)
         if claimed is not None and context.config.capture.dns.capture:
             self._from_dns = context.names.gave(claimed, self._address, now) is True
-        facts = FlowFacts(
+        self._facts = FlowFacts(
             protocol=self._protocol,
             address=self._address,
             port=self._port,
@@ -180,7 +191,7 @@ class TCPFlow:
             uid=self._uid,
             ja4=self._ja4,
         )
-        verdict = context.decide(facts)
+        verdict = context.decide(self._facts)
         reason = _OPENING_REASON.get(peeked.opening)
         if reason is not None and verdict.decision is Decision.PASSTHROUGH:
             return Verdict(verdict.decision, reason, verdict.rule)
@@ -192,7 +203,8 @@ class TCPFlow:
         if reason is not None:
             await self._pass_through(reason)
             return
-        interception = Interception(self._loop, self._interceptor, self._trust, subject, self._client, hello)
+        requests = self._read_requests()
+        interception = Interception(self._loop, self._interceptor, self._trust, subject, self._client, hello, requests)
         try:
             upstream = await self._upstream()
             names = (hello.sni,) if hello.sni is not None else tuple(filter(None, (self._address, self._host)))
@@ -202,6 +214,7 @@ class TCPFlow:
             self._up, self._down = interception.bytes_up, interception.bytes_down
             interception.close()
         if isinstance(result, Unsuitable):
+            self._requests = None
             await self._not_intercepted(result, subject.host)
             return
         self._alpn = result.alpn
@@ -241,6 +254,29 @@ class TCPFlow:
         finally:
             self._up, self._down = up.total, down.total
 
+    def _read_requests(self) -> FlowRequests:
+        context = self._context
+        self._requests = FlowRequests(context, context.new_id(), self._facts, self._verdict.rule)
+        return self._requests
+
+    async def _read_http(self) -> None:
+        """Relay HTTP in the clear."""
+        self._release()
+        upstream = await self._upstream()
+        client, server = PlainSession(self._client), PlainSession(upstream)
+        up = TLSWay(self._loop, client, server, Side.CLIENT)
+        down = TLSWay(self._loop, server, client, Side.UPSTREAM)
+        reader = HTTP1Relay(self._loop, self._read_requests(), is_http=True)
+        reader.attach(up, down)
+        unanswered = RequestError.PROXY_STOPPING
+        try:
+            end = await relay.run(self._loop, self._client, upstream, up, down)
+            self._error = reset_error(end)
+            unanswered = GONE[end.first]
+        finally:
+            self._up, self._down = up.total, down.total
+            reader.close(unanswered)
+
     async def _upstream(self) -> socket:
         return await self._connect().finish(self._loop, self._context.config.limits.connect_timeout)
 
@@ -267,10 +303,10 @@ class TCPFlow:
             return  # it left, or lingers; it was told
 
     def _record(self) -> FlowRecord:
-        context = self._context
+        context, requests = self._context, self._requests
         return FlowRecord(
             time=context.wall(),
-            id=context.new_id(),
+            id=context.new_id() if requests is None else requests.id,
             client=Client(self._uid, self._ja4, self._peer[0]),
             protocol=self._protocol,
             host=self._host,
@@ -287,4 +323,5 @@ class TCPFlow:
             duration_ms=round((context.now() - self._started) * 1000, 3),
             error=self._error,
             address_from_dns=self._from_dns,
+            requests=None if requests is None else requests.count,
         )

@@ -54,6 +54,8 @@ class End(StrEnum):
     RESET = "reset"
     ALERT = "alert"
     TLS_ERROR = "tls_error"
+    OURS = "ours"
+    """We ended it: a rule says so, or what came could not be let through."""
 
 
 class SessionEndedError(Exception):
@@ -162,6 +164,10 @@ class Session:
         if isinstance(error, SSL.SysCallError):
             return SessionEndedError(End.RESET if error.args[0] > 0 else End.FIN)
         return SessionEndedError(End.TLS_ERROR)
+
+    def pending(self) -> int:
+        """Bytes that were taken from the socket and not asked for yet."""
+        return self.connection.pending()
 
     def notify(self) -> bool:
         """Send close_notify; False where the socket is full: ask again when it is writable. What the peer still sends can be read."""

@@ -1,6 +1,7 @@
 """Host names as clients claim them in SNI and Host: told apart from addresses and noise, and made comparable."""
 
 import re
+from functools import lru_cache
 
 _LABELS = re.compile(rb"(?:[a-z0-9_-]{1,63}\.)*([a-z0-9_-]{1,63})\.?")
 _NUMBER = re.compile(rb"[0-9]+|0x[0-9a-f]*")
@@ -24,6 +25,7 @@ def hostname(claimed: bytes) -> str | None:
     return name.decode("ascii") if len(name) <= _MAX else None
 
 
+@lru_cache(256)  # a client names the same few hosts again and again
 def authority_host(authority: bytes) -> str | None:
     """The host of an authority (RFC 3986, section 3.2, as in Host and :authority): a DNS name, else an address as written.
 

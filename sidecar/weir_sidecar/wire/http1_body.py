@@ -1,0 +1,100 @@
+"""Where the body of an HTTP/1.x message ends (RFC 9112, sections 6 and 7). Bytes are walked over, never copied."""
+
+import re
+from enum import Enum, auto
+
+from weir_sidecar.wire.http1 import MAX_HEAD, MalformedError
+
+MAX_CHUNK_LINE = 4096
+"""Bytes of a chunk's size and its extensions."""
+
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
+_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\x00-\x08\x0a-\x1f\x7f]*\r\n")
+_NO_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"host", b"connection", b"upgrade", b"trailer"))
+"""A server that merges trailers into the head would read another message (RFC 9110, section 6.5.1)."""
+
+
+class _State(Enum):
+    SIZE = auto()
+    DATA_END = auto()
+    TRAILER = auto()
+
+
+class Body:
+    """Walks over one body. `content`: bytes of it that have passed, without what frames chunks. `done`: it has ended."""
+
+    __slots__ = ("_chunked", "_left", "_line", "_state", "_trailers", "content", "done")
+
+    def __init__(self, length: int | None, *, chunked: bool) -> None:
+        """`length` None and not `chunked`: it ends with the connection."""
+        self._chunked = chunked
+        self._left = -1 if length is None and not chunked else length or 0
+        self._line = b""
+        self._state = _State.SIZE
+        self._trailers = 0
+        self.content = 0
+        self.done = not chunked and length == 0
+
+    @property
+    def until_end(self) -> bool:
+        """Whether the end of the connection is its end."""
+        return self._left < 0
+
+    def take(self, data: bytes, at: int) -> int:
+        """Walk from `at` on; returns where the body ends, or the end of `data`. Raises `MalformedError`."""
+        here = len(data) - at
+        if self._chunked:
+            return self._take_chunked(data, at)
+        if self._left < 0:
+            self.content += here
+            return len(data)
+        taken = min(self._left, here)
+        self._left -= taken
+        self.content += taken
+        self.done = not self._left
+        return at + taken
+
+    def _take_chunked(self, data: bytes, at: int) -> int:
+        end = len(data)
+        while at < end and not self.done:
+            if self._left:
+                taken = min(self._left, end - at)
+                self._left -= taken
+                self.content += taken
+                at += taken
+                continue
+            newline = data.find(b"\n", at) + 1
+            line = self._line + data[at : newline or end]
+            at = newline or end
+            if len(line) > (MAX_HEAD if self._state is _State.TRAILER else MAX_CHUNK_LINE):
+                raise MalformedError("a line of a chunked body is too long")
+            if newline:
+                self._line = b""
+                self._read_line(line)
+            else:
+                self._line = line
+        return at
+
+    def _read_line(self, line: bytes) -> None:
+        match self._state:
+            case _State.SIZE:
+                found = _SIZE.fullmatch(line)
+                if found is None:
+                    raise MalformedError("a chunk does not begin with its size")
+                self._left = int(found[1], 16)
+                self._state = _State.DATA_END if self._left else _State.TRAILER
+            case _State.DATA_END:
+                if line != b"\r\n":
+                    raise MalformedError("a chunk is not as long as it says")
+                self._state = _State.SIZE
+            case _State.TRAILER:
+                self._read_trailer(line)
+
+    def _read_trailer(self, line: bytes) -> None:
+        if line == b"\r\n":
+            self.done = True
+            return
+        found = _TRAILER.fullmatch(line)
+        self._trailers += len(line)
+        if found is None or found[1].lower() in _NO_TRAILERS or self._trailers > MAX_HEAD:
+            raise MalformedError("a trailer field that is not allowed")
