@@ -10,6 +10,7 @@ CASES: dict[str, dict[str, Any]] = {
         "serving": {"replicas": 3, "priorityClassName": "system-cluster-critical"},
         "operator": {"priorityClassName": "system-cluster-critical"},
     },
+    "cni": {"crds": {"install": False}, "cni": {"enabled": True}},
     "cert-manager": {
         "crds": {"install": False},
         "certificates": {"mode": "CertManager"},

@@ -1,4 +1,8 @@
-"""`python -m weir_sidecar.node`: the agent of one node, until SIGTERM. Errors are lines on standard error."""
+"""`python -m weir_sidecar.node`: the agent of one node, until SIGTERM. Errors are lines on standard error.
+
+When it ends and its DaemonSet stays (an upgrade, a crash), so does the plugin: pods wait for the next agent. When the
+DaemonSet goes, the plugin goes.
+"""
 
 import argparse
 import os
@@ -12,7 +16,8 @@ from weir_sidecar.netsetup import capture
 from weir_sidecar.netsetup.commands import CaptureError
 from weir_sidecar.netsetup.features import detect
 from weir_sidecar.node import exchange, namespaces, plugin
-from weir_sidecar.node.agent import Agent, open_listener
+from weir_sidecar.node.agent import Agent, Tasks, open_listener
+from weir_sidecar.node.install import Installation
 from weir_sidecar.node.pods import ACCOUNT, PodReader
 from weir_sidecar.node.records import Record, Records
 
@@ -27,14 +32,27 @@ def main() -> int:
         "--account-dir", default=ACCOUNT, help="token and ca.crt of the service account, for the API server"
     )
     parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1), help="pods to set up at a time")
+    parser.add_argument(
+        "--plugin", default="/opt/weir/cni/weir-cni", help="the plugin's program, to be put on the node"
+    )
+    parser.add_argument("--cni-bin-dir", help="where the node keeps plugins; without it nothing is installed")
+    parser.add_argument("--cni-conf-dir", help="where the container runtime finds its network configuration")
+    parser.add_argument("--owner", help="API path of the DaemonSet: if it is gone when we end, so is the installation")
     args = parser.parse_args()
     _raise_file_limit()
+    installation = Installation(args.cni_conf_dir, args.cni_bin_dir, _say) if args.cni_bin_dir else None
     try:
         reader = PodReader.in_cluster(args.account_dir)
         records = Records(f"{args.dir}/pods")
         serve = partial(_serve, reader=reader, records=records, features=detect())
         listener = open_listener(f"{args.dir}/cni.sock")
-        Agent(listener, records, serve, args.at_once, _say).run()
+        if installation is not None:
+            installation.put_program(args.plugin)
+        tasks = Tasks(serve, installation.look if installation else _nothing, _say)
+        Agent(listener, records, tasks, args.at_once).run()
+        if installation is not None and args.owner and reader.is_gone(args.owner):
+            installation.remove()
+            _say("Weir is uninstalled: the plugin is taken off this node")
     except KeyError as error:
         _say(f"{error} is not in the environment: this program runs in a pod of Kubernetes")
         return 1
@@ -65,6 +83,10 @@ def _serve(connection: socket.socket, agent: Agent, *, reader: PodReader, record
         forget=agent.forget,
     )
     exchange.serve(connection, lambda request: plugin.answer(request, records, edge))
+
+
+def _nothing() -> None:
+    """There is no installation to look after."""
 
 
 def _raise_file_limit() -> None:

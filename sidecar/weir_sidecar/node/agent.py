@@ -22,6 +22,7 @@ from weir_sidecar.node.records import Records
 _CHILD_SECONDS = 90
 """After which a child is killed: more than nft and the API server may take."""
 _BACKLOG = 1024
+_LOOK_SECONDS = 1.0
 _NOTE_BYTES = 4096
 
 
@@ -54,22 +55,24 @@ class _Child(msgspec.Struct, frozen=True):
     pod: str | None
 
 
-class Agent:
-    """Serves the plugin on `listener` with `plugin`, which runs in a child, and the sidecars of the pods in `records`."""
+class Tasks(msgspec.Struct, frozen=True):
+    """What the agent does besides."""
 
-    def __init__(
-        self,
-        listener: socket.socket,
-        records: Records,
-        plugin: Callable[[socket.socket, "Agent"], None],
-        at_once: int,
-        say: Callable[[str], None],
-    ) -> None:
+    plugin: "Callable[[socket.socket, Agent], None]"
+    """Answers the plugin, in a child."""
+    look: Callable[[], None]
+    """Called each second at least, and whenever something happens."""
+    say: Callable[[str], None]
+
+
+class Agent:
+    """Serves the plugin on `listener`, `at_once` requests at a time, and the sidecars of the pods in `records`."""
+
+    def __init__(self, listener: socket.socket, records: Records, tasks: Tasks, at_once: int) -> None:
         self._listener = listener
         self._records = records
-        self._plugin = plugin
+        self._tasks = tasks
         self._at_once = at_once
-        self._say = say
         self._selector = selectors.DefaultSelector()
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._pods: dict[str, _Pod] = {}
@@ -88,8 +91,9 @@ class Agent:
             self._fork(None, lambda one=container_id: self._resume(one))  # type: ignore[misc]
         self._selector.register(self._listener, selectors.EVENT_READ, self._asked)
         while self._running:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(_LOOK_SECONDS):
                 key.data()
+            self._tasks.look()
 
     def _stop(self, *_: object) -> None:
         self._running = False
@@ -125,7 +129,7 @@ class Agent:
                 work()
                 status = 0
             except (OSError, CaptureError) as error:
-                self._say(f"{'plugin' if pod is None else pod}: {error}")
+                self._tasks.say(f"{'plugin' if pod is None else pod}: {error}")
             except Exception:  # noqa: BLE001 - nobody is above; whoever asked finds the connection closed
                 traceback.print_exc()
             finally:
@@ -157,7 +161,7 @@ class Agent:
             return
         connection, _ = self._listener.accept()
         with connection:
-            self._fork(None, lambda: self._plugin(connection, self))
+            self._fork(None, lambda: self._tasks.plugin(connection, self))
 
     # -- sidecars ---------------------------------------------------------------------------------------------------------
 

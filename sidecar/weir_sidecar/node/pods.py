@@ -1,4 +1,4 @@
-"""What the API server says of one pod. The agent may get pods, and nothing else."""
+"""What the API server says of one pod, and of the agent's own DaemonSet. The agent may get these, and nothing else."""
 
 import http.client
 import os
@@ -23,6 +23,11 @@ class _Metadata(msgspec.Struct, frozen=True):
     uid: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
+    deleted: str | None = msgspec.field(default=None, name="deletionTimestamp")
+
+
+class _Object(msgspec.Struct, frozen=True):
+    metadata: _Metadata
 
 
 class _Pod(msgspec.Struct, frozen=True):
@@ -61,6 +66,16 @@ class PodReader:
                 f"{'; the agent needs the right to get pods' if status in {401, 403} else ''}",
             )
         return body
+
+    def is_gone(self, path: str) -> bool:
+        """Whether an object is deleted, or we may no longer ask: its rights go with it. False while nobody can say."""
+        try:
+            status, body = self._get(path)
+        except (OSError, http.client.HTTPException):
+            return False
+        if status != http.client.OK:
+            return status in {401, 403, 404}
+        return msgspec.json.decode(body, type=_Object).metadata.deleted is not None
 
     def _get(self, path: str) -> tuple[int, bytes]:
         context = ssl.create_default_context(cafile=f"{self._account}/ca.crt")
