@@ -98,8 +98,12 @@ class Pair:
         self.requests = Requests(judge, governs=governs)
         self.timers = Timers()
         self.relay = HTTP2Relay(self.requests, self.timers, lambda: None)
-        self.client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
-        self.server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self.client = h2.connection.H2Connection(
+            h2.config.H2Configuration(header_encoding=None, normalize_inbound_headers=False)
+        )
+        self.server = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=False, header_encoding=None, normalize_inbound_headers=False)
+        )
         self.client_events: list[h2.events.Event] = []
         self.server_events: list[h2.events.Event] = []
         self.to_client = bytearray()

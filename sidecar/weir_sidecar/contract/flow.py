@@ -72,6 +72,8 @@ class FlowError(StrEnum):
     CLIENT_LEFT_HANDSHAKE = "client_left_handshake"
     PROXY_STOPPING = "proxy_stopping"
     UPSTREAM_ANSWER_MALFORMED = "upstream_answer_malformed"
+    CLIENT_HTTP_MALFORMED = "client_http_malformed"
+    UPSTREAM_HTTP_MALFORMED = "upstream_http_malformed"
     CLIENT_UNREACHABLE = "client_unreachable"
     OVERLOADED = "overloaded"
     INTERNAL = "internal"

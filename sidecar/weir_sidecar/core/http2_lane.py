@@ -17,6 +17,9 @@ type Handler = Callable[[Piece], bytes | None]
 """Is told of a piece; returns what goes on in its place, or None: itself."""
 
 _MAX_UNACKNOWLEDGED = 64
+_NO_TABLE = (0,)
+"""What blocks that are written anew begin with: a table of no size is allowed whatever the receiver announces, so that
+they may change places with its SETTINGS and with each other (RFC 7541, section 4.2)."""
 
 STALL = b"\0stall"
 """What a handler returns (this object) to be asked again about this piece later, and about none before."""
@@ -26,7 +29,7 @@ class Lane:
     """Frames of one direction. `feed` them; `take` what goes on; `insert` frames of our own between them."""
 
     __slots__ = (
-        "_acknowledged", "_handlers", "_index", "_inserts", "_out", "_pieces", "_sent_sizes", "_started", "_walk",
+        "_acknowledged", "_handlers", "_index", "_inserts", "_least", "_out", "_pieces", "_sent_sizes", "_started", "_walk",
         "_within", "decoder", "rewrites", "stalled",
     )  # fmt: skip
 
@@ -48,6 +51,8 @@ class Lane:
         # The receiver's SETTINGS_HEADER_TABLE_SIZE: as it was sent, and as this direction's sender acknowledged it.
         self._sent_sizes: deque[int | None] = deque()
         self._acknowledged = DEFAULT_TABLE_SIZE
+        self._least = MAX_TABLE_SIZE
+        """The smallest of them that the sender has not followed yet."""
 
     @property
     def buffer(self) -> bytes:
@@ -133,7 +138,10 @@ class Lane:
     def read_block(self, piece: Piece) -> tuple[HeaderBlock, Block]:
         """The header block of a piece, and what it says. Raises `FrameError`, `HPACKError`."""
         framed = http2.header_block(self._walk.buffer, piece)
-        return framed, self.decoder.decode(framed.fragment)
+        block = self.decoder.decode(framed.fragment)
+        if block.table_sizes:
+            self._least = MAX_TABLE_SIZE
+        return framed, block
 
     def kept_back(self, block: Block) -> None:
         """A block does not go on. The receiver's table stays as it is, so the sender's later ones could not be read."""
@@ -149,14 +157,18 @@ class Lane:
         never, fields = block.never_indexed, block.fields
         if edits is not None:
             never, fields = never | frozenset(edits.add), edited(block, edits)
-        fragment = encode(fields, never, block.table_sizes)
+        fragment = encode(fields, never, _NO_TABLE)
         if piece.type == http2.PUSH_PROMISE:
             return http2.push_promise_frames(piece.stream, framed.promised, fragment)
         return http2.headers_frames(piece.flags, piece.stream, fragment, framed.priority)
 
     def answer(self, stream: int, fields: tuple[Field, ...], body: bytes) -> None:
         """Insert an answer of our own. Where the sender owes a smaller table (RFC 7541, section 4.2) it says so first."""
-        sizes = (self._acknowledged,) if self._acknowledged < self.decoder.size else ()
+        sizes: tuple[int, ...] = ()
+        if self.rewrites:
+            sizes = _NO_TABLE
+        elif self._least < self.decoder.size:
+            sizes = (self._least, self._acknowledged) if self._least < self._acknowledged else (self._least,)
         end = 0 if body else http2.END_STREAM
         self.insert(http2.headers_frames(end, stream, encode(fields, table_sizes=sizes)))
         if body:
@@ -185,6 +197,7 @@ class Lane:
         size = self._sent_sizes.popleft() if self._sent_sizes else None
         if size is not None:
             self._acknowledged = size
+            self._least = min(self._least, size)
 
     def _put_run(self, start: int, end: int) -> None:
         if start < end:

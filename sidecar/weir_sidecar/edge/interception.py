@@ -16,6 +16,7 @@ from weir_sidecar.edge import relay
 from weir_sidecar.edge.client_watch import ClientWatch
 from weir_sidecar.edge.relay import RelayEnd, Side, reset_error, reset_on_close
 from weir_sidecar.edge.relay_http1 import GONE, HTTP1Relay
+from weir_sidecar.edge.relay_http2 import HTTP2Reader
 from weir_sidecar.edge.relay_tls import TLSWay
 from weir_sidecar.edge.requests import FlowRequests
 from weir_sidecar.edge.tls_client import ClientTLS, alert_for
@@ -28,6 +29,7 @@ from weir_sidecar.wire.clienthello import ClientHello
 _TLS12 = 0x0303
 _ECDSA_P256_SHA256 = 0x0403
 _HTTP1 = b"http/1.1"
+_HTTP2 = b"h2"
 _ALPN_HTTP1 = (_HTTP1, b"http/1.0", None)
 _ECDHE_ECDSA_AEAD = frozenset({0xC02B, 0xC02C, 0xCCA9})
 """What a client must offer to be served our leaf in TLS 1.2 (RFC 5289, RFC 7905)."""
@@ -90,7 +92,7 @@ class Interception:
     """One interception. `run` it once; `facts`, bytes (of the application) and `close` whatever came of it."""
 
     __slots__ = (
-        "_client", "_hello", "_interceptor", "_loop", "_requests", "_sock", "_subject", "_trust", "_upstream", "_watch", "bytes_down",
+        "_broken", "_client", "_hello", "_interceptor", "_loop", "_requests", "_sock", "_subject", "_trust", "_upstream", "_watch", "bytes_down",
         "bytes_up",
     )  # fmt: skip
 
@@ -111,6 +113,7 @@ class Interception:
         self._sock = client
         self._hello = hello
         self._requests = requests
+        self._broken: FlowError | None = None
         self._upstream: Session | None = None
         self._client: Session | None = None
         self._watch: ClientWatch | None = None
@@ -147,7 +150,7 @@ class Interception:
             return Intercepted(reason, text, failed)
         assert self._watch is not None
         end = await self._relay(client, server, self._watch, alpn)
-        return Intercepted(reason, text, _relay_error(end, proven=self._watch.proven))
+        return Intercepted(reason, text, self._broken or _relay_error(end, proven=self._watch.proven))
 
     def facts(self) -> TLSFacts:
         """What TLS said on both sides."""
@@ -216,7 +219,7 @@ class Interception:
     async def _relay(self, client: Session, server: Session, watch: ClientWatch, alpn: bytes | None) -> RelayEnd:
         up = TLSWay(self._loop, client, server, Side.CLIENT, watch.first_byte)
         down = TLSWay(self._loop, server, client, Side.UPSTREAM)
-        reader = HTTP1Relay(self._loop, self._requests, is_http=alpn == _HTTP1) if alpn in _ALPN_HTTP1 else None
+        reader = self._reader(alpn)
         if reader is not None:
             reader.attach(up, down)
         unanswered = RequestError.PROXY_STOPPING
@@ -227,8 +230,18 @@ class Interception:
             self.bytes_up, self.bytes_down = up.total, down.total
             if reader is not None:
                 reader.close(unanswered)
+            if isinstance(reader, HTTP2Reader):
+                self._broken = reader.error
         watch.ended(_CLIENT_END[end.end] if end.first is Side.CLIENT else ClientEnd.UPSTREAM)
         return end
+
+    def _reader(self, alpn: bytes | None) -> HTTP1Relay | HTTP2Reader | None:
+        """What understands the protocol that both sides agreed on, if anything does."""
+        if alpn == _HTTP2:
+            return HTTP2Reader(self._loop, self._requests)
+        if alpn in _ALPN_HTTP1:
+            return HTTP1Relay(self._loop, self._requests, is_http=alpn == _HTTP1)
+        return None
 
 
 def _relay_error(end: RelayEnd, *, proven: bool) -> FlowError | None:

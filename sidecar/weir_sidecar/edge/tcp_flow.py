@@ -17,6 +17,7 @@ from weir_sidecar.edge.interception import Interception, Interceptor, Subject, U
 from weir_sidecar.edge.plain_session import PlainSession
 from weir_sidecar.edge.relay import Side, reset_error, reset_on_close
 from weir_sidecar.edge.relay_http1 import GONE, HTTP1Relay
+from weir_sidecar.edge.relay_http2 import HTTP2Reader
 from weir_sidecar.edge.relay_raw import RawWay
 from weir_sidecar.edge.relay_tls import TLSWay
 from weir_sidecar.edge.requests import FlowRequests
@@ -36,6 +37,7 @@ _OPENING_REASON = {
     Opening.SILENT: Reason.CLIENT_SILENT,
     Opening.UNREADABLE_HELLO: Reason.CLIENT_HELLO_UNREADABLE,
 }
+_CLEAR_HTTP = (Opening.HTTP, Opening.HTTP2)
 _PROTOCOL = {Opening.TLS: Protocol.TLS, Opening.HTTP: Protocol.HTTP, Opening.HTTP2: Protocol.HTTP}
 
 
@@ -148,8 +150,8 @@ class TCPFlow:
             case Decision.INTERCEPT if peeked.hello is not None:
                 self._release()
                 await self._intercept(peeked.hello)
-            case Decision.INTERCEPT if peeked.opening is Opening.HTTP:
-                await self._read_http()
+            case Decision.INTERCEPT if peeked.opening in _CLEAR_HTTP:
+                await self._read_http(peeked.opening)
             case _:
                 await self._relay_unread()
 
@@ -259,19 +261,24 @@ class TCPFlow:
         self._requests = FlowRequests(context, context.new_id(), self._facts, self._verdict.rule)
         return self._requests
 
-    async def _read_http(self) -> None:
+    async def _read_http(self, opening: Opening) -> None:
         """Relay HTTP in the clear."""
         self._release()
         upstream = await self._upstream()
         client, server = PlainSession(self._client), PlainSession(upstream)
         up = TLSWay(self._loop, client, server, Side.CLIENT)
         down = TLSWay(self._loop, server, client, Side.UPSTREAM)
-        reader = HTTP1Relay(self._loop, self._read_requests(), is_http=True)
+        reader: HTTP1Relay | HTTP2Reader
+        if opening is Opening.HTTP2:
+            reader = HTTP2Reader(self._loop, self._read_requests())
+        else:
+            reader = HTTP1Relay(self._loop, self._read_requests(), is_http=True)
         reader.attach(up, down)
         unanswered = RequestError.PROXY_STOPPING
         try:
             end = await relay.run(self._loop, self._client, upstream, up, down)
-            self._error = reset_error(end)
+            broken = reader.error if isinstance(reader, HTTP2Reader) else None
+            self._error = broken or reset_error(end)
             unanswered = GONE[end.first]
         finally:
             self._up, self._down = up.total, down.total

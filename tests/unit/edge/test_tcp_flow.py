@@ -47,9 +47,9 @@ async def failed(wire: Wire) -> SSL.Error:
 @pytest.mark.parametrize("client", [TLS12, TLS13, None])
 def test_intercepts_and_mirrors_version_and_protocol(upstream: int, client: int | None) -> None:
     async def main() -> None:
-        origin = server_context(LEAF, alpn=(b"h2", b"http/1.1"), version=upstream)
+        origin = server_context(LEAF, alpn=(b"echo", b"http/1.1"), version=upstream)
         async with flows(echo, origin) as bench:
-            wire, flow = bench.flow(weir_client(version=client, alpn=(b"http/1.1", b"h2")))
+            wire, flow = bench.flow(weir_client(version=client, alpn=(b"http/1.1", b"echo")))
             if client in {None, upstream}:
                 assert "Weir" in await dialogue(wire)
                 await flow
@@ -57,7 +57,7 @@ def test_intercepts_and_mirrors_version_and_protocol(upstream: int, client: int 
                 version = {TLS12: "1.2", TLS13: "1.3"}[upstream]
                 assert (record.decision, record.reason, record.error) == (Decision.INTERCEPT, Reason.DEFAULT, None)
                 assert (record.tls.client_version, record.tls.upstream_version) == (version, version)
-                assert (record.alpn, record.host, record.sni) == ("h2", HOST, HOST)
+                assert (record.alpn, record.host, record.sni) == ("echo", HOST, HOST)
                 assert (record.bytes_up, record.bytes_down) == (5, 5)
                 assert record.client.ja4.startswith("t13d" if client != TLS12 else "t12d")
             else:
