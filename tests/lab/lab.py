@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -52,6 +52,8 @@ class Run:
     records: list[dict[str, Any]]
     """The flow records, when it ran under Weir."""
     record_file: Path | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """The request records, then."""
 
 
 class Lab:
@@ -148,7 +150,10 @@ class Lab:
         if done.returncode == 125:
             raise LabError(f"weir run could not start: {done.stderr.strip()}")
         lines = record.read_text().splitlines() if record and record.exists() else []
-        return Run(done.returncode, done.stdout, done.stderr, [json.loads(line) for line in lines], record)
+        told = [json.loads(line) for line in lines]
+        flows = [one for one in told if "record" not in one]
+        requests = [one for one in told if one.get("record") == "request"]
+        return Run(done.returncode, done.stdout, done.stderr, flows, record, requests)
 
     @property
     def client_certificate(self) -> Path:

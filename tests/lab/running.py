@@ -83,6 +83,15 @@ class RunningWeir:
 
     @property
     def records(self) -> list[dict[str, Any]]:
+        """The flow records."""
+        return [one for one in self._lines() if "record" not in one]
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """The request records."""
+        return [one for one in self._lines() if one.get("record") == "request"]
+
+    def _lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.record_file.read_text().splitlines()]
 
     def line(self) -> str:

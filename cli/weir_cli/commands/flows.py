@@ -1,4 +1,7 @@
-"""`weir flows`: the last flow records, and with --follow those that come: from pods, a sidecar of a run, or a file."""
+"""`weir flows`: the last records of flows and of the requests in them, and with --follow those that come.
+
+From pods, a sidecar of a run, or a file.
+"""
 
 import argparse
 import json
@@ -6,7 +9,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +22,7 @@ from weir_cli.cluster.records import Line, records
 from weir_cli.control import Control, ControlError, state_directory
 from weir_cli.text import printable
 from weir_sidecar.contract.flow import FlowRecord
+from weir_sidecar.contract.request import IS_REQUEST, RequestRecord
 
 _POLL = 0.2
 _HEAD = ("TIME", "CLIENT", "PROTO", "DESTINATION", "DECISION", "REASON", "UP", "DOWN", "MS")
@@ -45,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the records. Status 1: they cannot be had, or some lines are not records."""
     try:
         with ExitStack() as stack:
-            return _show(_lines(args, stack), args.output, pods=_of_cluster(args))
+            return _show(_lines(args, stack), args.output, pods=_of_cluster(args), follow=args.follow)
     except (ControlError, KubectlError) as error:
         print(f"weir flows: {printable(str(error))}", file=sys.stderr)
         return 1
@@ -93,20 +97,51 @@ def _tail(file: BinaryIO, last: int, *, follow: bool) -> Iterator[bytes]:
             time.sleep(_POLL)
 
 
-def _show(lines: Iterator[Line], output: str, *, pods: bool) -> int:
-    status = 0
-    decoder = msgspec.json.Decoder(FlowRecord)
+def _show(lines: Iterator[Line], output: str, *, pods: bool, follow: bool) -> int:
     if output == "table":
         print((_POD.format("POD") if pods else "") + _ROW.format(*_HEAD).rstrip(), flush=True)
-    for line in lines:
-        try:
-            record = decoder.decode(line.record)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            print(f"weir flows: not a flow record: {error}: {line.record[:80]!r}", file=sys.stderr)
+    status = 0
+    told: Iterable[_Told] = map(_read, lines)
+    for line, record in told if follow or output == "json" else _grouped(told):
+        if isinstance(record, str):
+            print(f"weir flows: not a flow record: {record}: {line.record[:80]!r}", file=sys.stderr)
             status = 1
-            continue
-        print(_as_json(line) if output == "json" else row(record, line.pod), flush=True)
+        else:
+            print(_as_json(line) if output == "json" else row(record, line.pod), flush=True)
     return status
+
+
+type _Record = FlowRecord | RequestRecord
+type _Told = tuple[Line, _Record | str]
+"""A line and its record, or why it is none."""
+
+_flow_decoder = msgspec.json.Decoder(FlowRecord)
+_request_decoder = msgspec.json.Decoder(RequestRecord)
+
+
+def _read(line: Line) -> _Told:
+    decoder: msgspec.json.Decoder[FlowRecord] | msgspec.json.Decoder[RequestRecord] = _flow_decoder
+    if line.record.startswith(IS_REQUEST):
+        decoder = _request_decoder
+    try:
+        return line, decoder.decode(line.record)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return line, str(error)
+
+
+def _grouped(told: Iterable[_Told]) -> Iterator[_Told]:
+    """Requests after their flow, whose record comes when all of them have ended; those of open flows come last."""
+    waiting: dict[str, list[_Told]] = {}
+    for one in told:
+        record = one[1]
+        if isinstance(record, RequestRecord):
+            waiting.setdefault(record.flow, []).append(one)
+        else:
+            yield one
+            if isinstance(record, FlowRecord):
+                yield from waiting.pop(record.id, ())
+    for requests in waiting.values():
+        yield from requests
 
 
 def _as_json(line: Line) -> str:
@@ -115,23 +150,42 @@ def _as_json(line: Line) -> str:
     return json.dumps(pod | json.loads(line.record))
 
 
-def row(record: FlowRecord, pod: str | None = None) -> str:
+def row(record: _Record, pod: str | None = None) -> str:
     """A record as one line of the table."""
+    text = _ROW.format(*map(printable, _cells(record)))
+    if pod is not None:
+        text = _POD.format(printable(pod)) + text
+    return f"{text}  {printable(record.error)}" if record.error else text
+
+
+def _cells(record: _Record) -> tuple[str, ...]:
+    time = record.time.partition("T")[2].rstrip("Z")[:12]
+    rule = f" ({record.rule})" if record.rule else ""
+    if isinstance(record, RequestRecord):
+        return (
+            time,
+            "",
+            f"#{record.number}",
+            f"{record.method} {record.host or ''}{record.path}",
+            record.decision,
+            f"{record.status or 'no answer'}{rule}",
+            amount(record.request_bytes),
+            amount(record.response_bytes),
+            f"{record.duration_ms:.1f}",
+        )
     address = f"[{record.address}]" if ":" in record.address else record.address
     client = record.client
-    cells = (
-        record.time.partition("T")[2].rstrip("Z")[:12],
+    return (
+        time,
         f"uid {client.uid}" if client.uid is not None else client.address or "?",
         record.protocol,
         f"{record.host or address}:{record.port}",
         record.decision,
-        record.reason + (f" ({record.rule})" if record.rule else ""),
+        f"{record.reason}{rule}",
         amount(record.bytes_up),
         amount(record.bytes_down),
         f"{record.duration_ms:.1f}",
     )
-    text = ("" if pod is None else _POD.format(printable(pod))) + _ROW.format(*map(printable, cells))
-    return f"{text}  {printable(record.error)}" if record.error else text
 
 
 def amount(count: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from weir_cli.pod import namespace
 from weir_cli.pod.names import Pod
 from weir_sidecar.contract.flow import Decision
+from weir_sidecar.contract.request import IS_REQUEST
 
 _IN_RECORD = re.compile(rb'"decision":"([a-z]+)"')
 _IN_METRICS = re.compile(r'^weir_flows_total\{[^}]*decision="([a-z]+)"[^}]*\} (\d+)', re.MULTILINE)
@@ -17,8 +18,9 @@ _TIMEOUT = 1.0
 
 
 def from_lines(lines: Iterable[bytes]) -> Counter[str]:
-    """The decisions of flow records, one JSON object a line."""
-    return Counter(found[1].decode() for line in lines if (found := _IN_RECORD.search(line)))
+    """The decisions of flow records, one JSON object a line; those about requests in them are not counted."""
+    flows = (line for line in lines if not line.startswith(IS_REQUEST))
+    return Counter(found[1].decode() for line in flows if (found := _IN_RECORD.search(line)))
 
 
 def from_metrics(text: str) -> Counter[str]:

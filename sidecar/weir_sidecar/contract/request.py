@@ -65,6 +65,9 @@ class RequestRecord(
     error: RequestError | None = None
 
 
+IS_REQUEST = b'{"record":"request",'
+"""How the line of a request begins."""
+
 _encoder = msgspec.json.Encoder()
 
 

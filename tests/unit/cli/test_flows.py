@@ -12,6 +12,7 @@ import pytest
 from weir_cli.commands import flows
 from weir_cli.main import main
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason, encode_record
+from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord, encode_request
 from weir_sidecar.edge.admin import Admin, AdminRoutes, DoorKind, open_control_socket
 from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.records import RecordSink
@@ -220,3 +221,32 @@ def test_there_is_one_source_at_most(file, capsys):
             main(["flows", *arguments])
         assert ended.value.code == 2
     assert "is less than 0" in capsys.readouterr().err
+
+
+def request(flow, number, **changes):
+    base = RequestRecord(
+        time="2026-01-01T10:20:31.456Z", flow=str(flow), number=number, protocol=HTTPVersion.HTTP1, host="example.com",
+        method="GET", path="/a?b=*", status=200, request_bytes=0, response_bytes=20480, ttfb_ms=1.5, duration_ms=2.34,
+        rule=None, decision=RequestDecision.ALLOW,
+    )  # fmt: skip
+    return msgspec.structs.replace(base, **changes)
+
+
+def test_requests_are_shown_below_their_flow(tmp_path, capsys):
+    path = tmp_path / "records.jsonl"
+    lines = [
+        encode_request(request(1, 1)),
+        encode_request(request(2, 1, method="PUT", status=None)),
+        encode_request(request(1, 2, status=403, decision=RequestDecision.DENY, rule="web/no")),
+        encode_record(record(1)),
+        encode_record(record(3)),
+    ]
+    path.write_bytes(b"".join(lines))
+    assert main(["flows", str(path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[1] for row in rows] == ["uid", "#1", "#2", "uid", "#1"]
+    assert rows[1][1:7] == ["#1", "GET", "example.com/a?b=*", "allow", "200", "0"]
+    assert rows[2][2:7] == ["GET", "example.com/a?b=*", "deny", "403", "(web/no)"]
+    assert rows[4][2:7] == ["PUT", "example.com/a?b=*", "allow", "no", "answer"]
+    assert main(["flows", str(path), "-o", "json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [json.loads(line) for line in lines]
