@@ -1,6 +1,6 @@
 # The two commands of the README are `make demo` and `make test`. Each sets up what it needs.
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
-.PHONY: setup demo test lint bench bench-control bench-peers fuzz images
+.PHONY: setup demo test lint bench bench-control bench-peers fuzz images reference docs
 
 setup:
 	@scripts/setup
@@ -35,3 +35,12 @@ bench-peers:
 # With docker, buildah or podman; BASE=debian:trixie-slim@sha256:… pins the base image.
 images:
 	@scripts/images
+
+# docs/reference.md, from the custom resource definitions.
+reference: setup
+	.venv/bin/python scripts/reference.py >docs/reference.md
+
+# The site, into build/site; MkDocs Material comes into an environment of its own.
+docs: setup
+	UV_PROJECT_ENVIRONMENT=build/docs .venv/bin/uv sync -q --frozen --no-install-project --extra docs --python .venv/bin/python
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build

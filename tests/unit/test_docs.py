@@ -122,3 +122,29 @@ def test_fragments_of_the_changelog_are_named_as_agreed_and_assembled():
     for fragment in (ROOT / "changelog.d").glob("*.md"):
         assert fragment.suffixes[-2].removeprefix(".") in KINDS, fragment.name
         assert fragment.read_text().splitlines()[0] in assembled
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    site = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}\n" in site
+
+
+MKDOCS = ROOT / "build" / "docs" / "bin" / "mkdocs"
+
+
+@pytest.mark.skipif(not MKDOCS.exists(), reason="MkDocs Material is not installed: make docs")
+def test_the_site_builds_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [MKDOCS, "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        cwd=ROOT, capture_output=True, text=True, check=False, env={"NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_recipe_of_the_cookbook_is_an_example():
+    cookbook = (ROOT / "docs" / "cookbook.md").read_text()
+    examples = {path.name for path in (ROOT / "docs" / "examples").glob("*.yaml")}
+    shown = set(re.findall(r"\]\(examples/([\w.-]+)\)", cookbook))
+    assert len(shown) == 5
+    assert shown <= examples

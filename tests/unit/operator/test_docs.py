@@ -1,6 +1,8 @@
 """The references for users keep step with the code."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -9,6 +11,7 @@ import yaml
 
 from weir_operator import models
 from weir_operator.arrange import arrange
+from weir_operator.cluster.policies import Policies
 from weir_operator.compile import compile_policies
 from weir_operator.decode import Decoder
 from weir_operator.load import load
@@ -78,6 +81,18 @@ def test_the_policy_reference_tells_the_defaults():
     assert compile_policies(arrange(load(document.encode(), "p.yaml")), {}) == config
 
 
+@pytest.mark.parametrize("example", sorted((DOCS / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_good_in_a_cluster(example):
+    objects = list(yaml.safe_load_all(example.read_text()))
+    for obj in objects:
+        where = {} if obj["kind"].startswith("Cluster") else {"namespace": "shop"}
+        obj["metadata"] |= {"generation": 1, **where}
+    policies = Policies.of(objects)
+    assert len(policies.keys()) == len(objects)
+    assert not any(policies.problems.values())
+    assert not any(policies.notices.values())
+
+
 def test_the_examples_in_the_policy_reference_are_what_they_say():
     policy, exception = re.findall(r"```yaml\n(.*?)```", POLICY, re.DOTALL)
     config = compile_policies(arrange(load(policy.encode(), "policy.md")), {})
@@ -93,6 +108,13 @@ def test_short_names_are_those_of_the_definitions():
     found = dict(re.findall(r"^\| `(\w+(?:Policy|Exception))` \| `(\w+)` \|", POLICY, re.MULTILINE))
     names = (definition["spec"]["names"] for definition in DEFINITIONS)
     assert found == {name["kind"]: name["shortNames"][0] for name in names}
+
+
+def test_the_fields_of_all_kinds_are_those_of_the_definitions():
+    made = subprocess.run(
+        [sys.executable, DOCS.parent / "scripts/reference.py"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert made.stdout == (DOCS / "reference.md").read_text(), "docs/reference.md is old: make reference"
 
 
 def test_every_field_of_a_status_is_explained():
