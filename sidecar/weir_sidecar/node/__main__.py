@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 import sys
+import time
 from functools import partial
 
 from weir_sidecar.netfilter.features import Features
@@ -71,8 +72,11 @@ def _serve(connection: socket.socket, agent: Agent, *, reader: PodReader, record
         namespaces.enter_network(netns)
         entered.append(netns)
 
+    began = time.monotonic()
+
     def listen(record: Record) -> None:
         agent.listen_for(record.container_id, entered[0])
+        _say(f"captured pod {record.namespace}/{record.name} in {(time.monotonic() - began) * 1000:.0f} ms")
 
     edge = plugin.Edge(
         read_pod=reader.read,

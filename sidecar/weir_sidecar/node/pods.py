@@ -79,6 +79,8 @@ class PodReader:
 
     def _get(self, path: str) -> tuple[int, bytes]:
         context = ssl.create_default_context(cafile=f"{self._account}/ca.crt")
+        # Clusters have CAs without a key usage, as some tools make them; Python from 3.13 on would refuse those.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         with open(f"{self._account}/token", encoding="ascii") as file:  # noqa: PTH123 - it changes while we run
             token = file.read().strip()
         connection = http.client.HTTPSConnection(self._host, self._port, timeout=_SECONDS, context=context)
