@@ -49,10 +49,18 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     """Whether it changed the dynamic table: later blocks cannot be read by who has not read this one."""
 
 
+class _Known(msgspec.Struct, frozen=True, gc=False):
+    """A block that was read before: what it says, what it inserts, and whether it refers to the dynamic table."""
+
+    block: Block
+    inserted: tuple[Field, ...]
+    refers: bool
+
+
 class Decoder:
     """Reads the blocks of one direction, in order. `limit`: the most that the receiver ever allowed as table size."""
 
-    __slots__ = ("_memo", "_table", "_used", "limit", "size")
+    __slots__ = ("_dynamic", "_inserted", "_memo", "_refers", "_table", "_used", "limit", "size")
 
     def __init__(self) -> None:
         self.limit = DEFAULT_TABLE_SIZE
@@ -61,25 +69,40 @@ class Decoder:
         self._table: list[Field] = []
         """Newest last."""
         self._used = 0
-        # In steady state a connection says the same few blocks again and again, and they mean the same while the table
-        # stays as it is: this is what makes reading them cheap.
-        self._memo: dict[bytes, Block] = {}
+        # In steady state a connection says the same few blocks again and again. They mean the same while the table stays
+        # as it is, or always, where they do not refer to it: this is what makes reading them cheap.
+        self._memo: dict[bytes, _Known] = {}
+        self._dynamic: list[bytes] = []
+        """Those of them that refer to the table."""
+        self._refers = False
+        self._inserted: list[Field] = []
 
     def decode(self, data: bytes) -> Block:
         """Read one block. Raises `HPACKError`; no other block can be read after that."""
-        block = self._memo.get(data)
-        if block is None:
-            try:
-                block = self._decode(data)
-            except IndexError:
-                raise HPACKError("the block ends in the middle of a field, or refers to an entry that is not") from None
-            if block.stateful:
-                self._memo.clear()
-            elif len(data) <= _MEMO_BLOCK_BYTES:
-                if len(self._memo) >= _MEMO_BLOCKS:
-                    self._memo.clear()
-                self._memo[data] = block
+        known = self._memo.get(data)
+        if known is not None:
+            for field in known.inserted:
+                self._insert(field)
+            return known.block
+        self._refers = False
+        self._inserted = []
+        try:
+            block = self._decode(data)
+        except IndexError:
+            raise HPACKError("the block ends in the middle of a field, or refers to an entry that is not") from None
+        if len(data) <= _MEMO_BLOCK_BYTES and not block.table_sizes:
+            self._remember(data, _Known(block, tuple(self._inserted), self._refers))
         return block
+
+    def _remember(self, data: bytes, known: _Known) -> None:
+        if len(self._memo) >= _MEMO_BLOCKS:
+            self._memo.clear()
+            self._dynamic.clear()
+        if known.refers:
+            if known.inserted:
+                return
+            self._dynamic.append(data)
+        self._memo[data] = known
 
     def _decode(self, data: bytes) -> Block:
         at, sizes = self._read_sizes(data)
@@ -95,6 +118,7 @@ class Decoder:
             elif first & 0x40:
                 field, at = self._literal(data, at, 6)
                 stateful |= self._insert(field)
+                self._inserted.append(field)
             elif first & 0x20:
                 raise HPACKError("a table size update comes after a field")
             else:
@@ -116,6 +140,8 @@ class Decoder:
                 raise HPACKError(f"a table size of {size} where {self.limit} is allowed")
             self.size = size
             self._evict(0)
+            self._memo.clear()
+            self._dynamic.clear()
             sizes.append(size)
         if len(sizes) > 2:  # section 4.2: the smallest since the last block, and the final one
             raise HPACKError(f"{len(sizes)} table size updates in one block")
@@ -123,6 +149,7 @@ class Decoder:
 
     def _entry(self, index: int) -> Field:
         if index >= _FIRST_DYNAMIC:
+            self._refers = True
             return self._table[-(index - _FIRST_DYNAMIC + 1)]
         if index == 0:
             raise HPACKError("index 0")
@@ -140,21 +167,33 @@ class Decoder:
     def _insert(self, field: Field) -> bool:
         """Whether the table is another than before."""
         size = len(field[0]) + len(field[1]) + FIELD_OVERHEAD
-        before = len(self._table)
-        self._evict(size)
-        if size > self.size:  # section 4.4: it empties the table, and is not an error
-            return before > 0
-        self._table.append(field)
-        self._used += size
-        return True
+        changed = bool(self._table)
+        if self._used + size > self.size:
+            self._evict(size)
+        if size <= self.size:  # section 4.4: a larger one empties the table, and is not an error
+            self._table.append(field)
+            self._used += size
+            changed = True
+        if changed and self._dynamic:
+            self._forget()
+        return changed
 
     def _evict(self, coming: int) -> None:
+        """Make room, from the oldest on."""
+        table, used, most = self._table, self._used + coming, self.size
         gone = 0
-        while self._used + coming > self.size and gone < len(self._table):
-            name, value = self._table[gone]
-            self._used -= len(name) + len(value) + FIELD_OVERHEAD
+        while used > most and gone < len(table):
+            name, value = table[gone]
+            used -= len(name) + len(value) + FIELD_OVERHEAD
             gone += 1
-        del self._table[:gone]
+        del table[:gone]
+        self._used = used - coming
+
+    def _forget(self) -> None:
+        """What refers to the table may mean something else now."""
+        for data in self._dynamic:
+            self._memo.pop(data, None)
+        self._dynamic.clear()
 
 
 def encode(
