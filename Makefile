@@ -36,9 +36,10 @@ bench-peers:
 images:
 	@scripts/images
 
-# docs/reference.md, from the custom resource definitions.
+# The pages that are made of what they are about: the custom resource definitions, and the contract with the sidecar.
 reference: setup
 	.venv/bin/python scripts/reference.py >docs/reference.md
+	.venv/bin/python scripts/reference_config.py >docs/sidecar-config.md
 
 # The site, into build/site; MkDocs Material comes into an environment of its own.
 docs: setup
