@@ -24,6 +24,21 @@ PREVIOUS = {
     "ips": [{"address": "10.77.0.2/24", "interface": 0, "gateway": "10.77.0.1"}],
     "dns": {},
 }
+IMAGE = "registry.example:5000/weir/sidecar"
+SPEC: dict[str, Any] = {
+    "initContainers": [
+        {
+            "name": name,
+            "image": f"{IMAGE}:1",
+            "command": ["python", "-m", module],
+            "securityContext": {"runAsUser": 15801},
+            "volumeMounts": [{"name": "weir-pod", "mountPath": "/run/weir/pod"}],
+        }
+        for name, module in (("weir-init", "weir_sidecar.podsetup"), ("weir-sidecar", "weir_sidecar"))
+    ],
+    "containers": [{"name": "app", "image": "example/app:1"}],
+}
+"""As the webhook makes a pod, as far as the agent looks."""
 _PATIENCE = 20.0
 
 
@@ -58,7 +73,7 @@ class Pods:
         if config is not None:
             metadata["labels"]["weir.dev/captured"] = "true"
             metadata["annotations"]["weir.dev/config"] = encode(config).decode()
-        self.pods[name] = {"metadata": metadata, "spec": {"containers": []}}
+        self.pods[name] = {"metadata": metadata, "spec": json.loads(json.dumps(SPEC))}
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         known, authorized = self.pods, self.authorized
@@ -104,7 +119,7 @@ class Node:
             "KUBERNETES_SERVICE_PORT": str(self.api.port),
         }
         program = [sys.executable, "-I", "-m", "weir_sidecar.node", "--dir", str(self.directory)]
-        options = ["--account-dir", str(self.api.account), *more]
+        options = ["--account-dir", str(self.api.account), "--image", f"{IMAGE}@sha256:00", *more]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen([*program, *options], env=environment, stderr=log)
         deadline = time.monotonic() + _PATIENCE

@@ -166,6 +166,14 @@ def test_what_cannot_be_is_refused_by_name(
     assert node.records() == set()
 
 
+def test_a_pod_that_only_claims_to_be_captured_is_not_started(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    node.api.pods["shop/web-1"]["spec"] = {"containers": [{"name": "app", "securityContext": {"runAsUser": PROXY}}]}
+    said = error(node.ask("ADD", netns))
+    assert (said["code"], "not as Weir makes pods" in said["msg"]) == (7, True)
+    assert missing(CNI) != ()
+
+
 def test_a_config_that_no_rule_can_say(node: Node, netns: str) -> None:
     node.api.add("shop/web-1", CNI)
     node.api.pods["shop/web-1"]["metadata"]["annotations"]["weir.dev/config"] = '{"setup": "CNI", "bogus": 1}'

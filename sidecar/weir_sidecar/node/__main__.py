@@ -19,7 +19,7 @@ from weir_sidecar.netsetup.features import detect
 from weir_sidecar.node import exchange, namespaces, plugin
 from weir_sidecar.node.agent import Agent, Tasks, open_listener
 from weir_sidecar.node.install import Installation
-from weir_sidecar.node.pods import ACCOUNT, PodReader
+from weir_sidecar.node.pods import ACCOUNT, PodReader, config_to_apply
 from weir_sidecar.node.records import Record, Records
 
 
@@ -31,6 +31,9 @@ def main() -> int:
     parser.add_argument("--dir", default="/run/weir/agent", help="on the node's tmpfs: cni.sock, and records of pods")
     parser.add_argument(
         "--account-dir", default=ACCOUNT, help="token and ca.crt of the service account, for the API server"
+    )
+    parser.add_argument(
+        "--image", required=True, help="the installation's sidecar: pods with another one are not captured"
     )
     parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1), help="pods to set up at a time")
     parser.add_argument(
@@ -45,7 +48,7 @@ def main() -> int:
     try:
         reader = PodReader.in_cluster(args.account_dir)
         records = Records(f"{args.dir}/pods")
-        serve = partial(_serve, reader=reader, records=records, features=detect())
+        serve = partial(_serve, reader=reader, records=records, features=detect(), image=args.image)
         listener = open_listener(f"{args.dir}/cni.sock")
         if installation is not None:
             installation.put_program(args.plugin)
@@ -63,7 +66,9 @@ def main() -> int:
     return 0
 
 
-def _serve(connection: socket.socket, agent: Agent, *, reader: PodReader, records: Records, features: Features) -> None:
+def _serve(  # noqa: PLR0913 - all that a request needs
+    connection: socket.socket, agent: Agent, *, reader: PodReader, records: Records, features: Features, image: str
+) -> None:
     """One request of the plugin, in a child."""
     entered: list[int] = []
 
@@ -79,7 +84,7 @@ def _serve(connection: socket.socket, agent: Agent, *, reader: PodReader, record
         _say(f"captured pod {record.namespace}/{record.name} in {(time.monotonic() - began) * 1000:.0f} ms")
 
     edge = plugin.Edge(
-        read_pod=reader.read,
+        config_of=lambda sandbox: config_to_apply(reader.read(sandbox), sandbox, image),
         enter=enter,
         apply=lambda config: capture.apply(config, features),
         check=lambda config: capture.check(config, features),

@@ -12,14 +12,14 @@ from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netsetup.commands import CaptureError
 from weir_sidecar.node.cni import CNIError, Code, Command, Request, Sandbox
-from weir_sidecar.node.pods import config_to_apply
 from weir_sidecar.node.records import Record, Records
 
 
 class Edge(msgspec.Struct, frozen=True):
     """What is outside: the API server, the kernel in the pod's namespace, and the agent that listens for the pod."""
 
-    read_pod: Callable[[Sandbox], bytes]
+    config_of: Callable[[Sandbox], SidecarConfig | None]
+    """Of a pod that is to be captured, by what the API server says of it. Raises `CNIError`."""
     enter: Callable[[str], None]
     """Into the network namespace at a path. Raises FileNotFoundError and `CaptureError`."""
     apply: Callable[[SidecarConfig], None]
@@ -51,7 +51,7 @@ def answer(request: Request, records: Records, edge: Edge) -> bytes:
 
 def _add(request: Request, records: Records, edge: Edge) -> None:
     sandbox = request.sandbox
-    config = None if sandbox is None else config_to_apply(edge.read_pod(sandbox), sandbox)
+    config = None if sandbox is None else edge.config_of(sandbox)
     if sandbox is None or config is None:
         return
     name = f"pod {sandbox.namespace}/{sandbox.name}"
@@ -76,7 +76,7 @@ def _check(request: Request, records: Records, edge: Edge) -> None:
     sandbox = request.sandbox
     record = records.read(request.container_id)
     if record is None:
-        if sandbox is not None and config_to_apply(edge.read_pod(sandbox), sandbox) is not None:
+        if sandbox is not None and edge.config_of(sandbox) is not None:
             raise CNIError(
                 Code.NOT_CAPTURED,
                 f"pod {sandbox.namespace}/{sandbox.name} is to be captured, and was started without: make it anew",

@@ -9,6 +9,7 @@ import msgspec
 
 from weir_sidecar.contract import config as contract
 from weir_sidecar.contract.config import ConfigError, Setup, SidecarConfig
+from weir_sidecar.node import injected
 from weir_sidecar.node.cni import CNIError, Code, Sandbox
 
 CAPTURED_LABEL = "weir.dev/captured"
@@ -92,8 +93,11 @@ class PodReader:
             connection.close()
 
 
-def config_to_apply(body: bytes, sandbox: Sandbox) -> SidecarConfig | None:
-    """The config of a pod that the agent is to capture; None for every other pod. Raises `CNIError`."""
+def config_to_apply(body: bytes, sandbox: Sandbox, image: str) -> SidecarConfig | None:
+    """The config of a pod that the agent is to capture; None for every other pod. Raises `CNIError`.
+
+    `image` is the installation's sidecar.
+    """
     name = f"pod {sandbox.namespace}/{sandbox.name}"
     try:
         pod = msgspec.json.decode(body, type=_Pod)
@@ -116,4 +120,13 @@ def config_to_apply(body: bytes, sandbox: Sandbox) -> SidecarConfig | None:
             f"{name}: annotation {CONFIG_ANNOTATION}: {error}; only Weir writes it: make the pod anew, and see that agent"
             " and control plane are of one version",
         ) from error
-    return config if config.setup is Setup.CNI else None
+    if config.setup is not Setup.CNI:
+        return None
+    wrong = tuple(injected.problems(pod.spec, config.identity, image))
+    if wrong:
+        raise CNIError(
+            Code.INVALID_CONFIGURATION,
+            f"{name} claims to be captured, and is not as Weir makes pods: {'; '.join(wrong)}; take the label"
+            f" {CAPTURED_LABEL} and the annotation {CONFIG_ANNOTATION} off it, and have it made anew",
+        )
+    return config
