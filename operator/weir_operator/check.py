@@ -6,6 +6,7 @@ What a cluster does not have is told by `cluster.checks`. A field that would be 
 from collections.abc import Iterable, Iterator
 
 from weir_operator.arrange import Arranged
+from weir_operator.check_http import http_problems
 from weir_operator.load import Loaded
 from weir_operator.models import CASource, InterceptionPolicy, InterceptionSpec, Root, TrustPolicy, TrustSpec
 from weir_operator.problems import Problem
@@ -19,6 +20,7 @@ def problems(arranged: Arranged) -> list[Problem]:
     found: list[Problem] = []
     for policy in arranged.interception:
         found += contradictions(policy)
+        found += _absent_secrets(policy)
     for trust in (*arranged.trust, *arranged.unused):
         found += contradictions(trust)
         found += _absent(trust)
@@ -58,9 +60,8 @@ def _interception_problems(policy: _Loaded, spec: InterceptionSpec) -> Iterator[
         yield policy.problem("spec.capture.inbound", "capture of inbound flows is not supported by this version")
     names: dict[str, int] = {}
     for number, rule in enumerate(spec.rules):
-        if rule.http:
-            text = "rules about HTTP requests are not supported by this version; leave http out"
-            yield policy.problem(f"spec.rules[{number}].http", text)
+        for path, text in http_problems(rule):
+            yield policy.problem(f"spec.rules[{number}].{path}", text)
         if rule.name is not None and names.setdefault(rule.name, number) != number:
             text = f"found {rule.name!r}, the name of spec.rules[{names[rule.name]}] too; allowed: a name of its own"
             yield policy.problem(f"spec.rules[{number}].name", text)
@@ -78,6 +79,14 @@ def _trust_problems(trust: _Loaded, spec: TrustSpec) -> Iterator[Problem]:
     ttl, most = spec.fail_open.ttl, spec.fail_open.max_ttl
     if ttl is not None and most is not None and ttl > most:
         yield trust.problem("spec.failOpen.maxTTL", f"found {most:g} s; allowed: at least failOpen.ttl, {ttl:g} s")
+
+
+def _absent_secrets(policy: Loaded[InterceptionPolicy]) -> Iterator[Problem]:
+    for number, rule in enumerate(policy.document.spec.rules):
+        for place, one in enumerate(rule.http):
+            if one.credential_from is not None and one.credential_from.secret is not None:
+                path = f"spec.rules[{number}].http[{place}].credentialFrom.secret"
+                yield policy.problem(path, "only a cluster has it; allowed on one machine: file")
 
 
 def _absent(trust: Loaded[TrustPolicy]) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from weir_operator import models
 from weir_operator.arrange import Arranged
 from weir_operator.load import Loaded
-from weir_sidecar.contract import config
+from weir_sidecar.contract import config, http
 
 type Roots = Mapping[tuple[str, str], str]
 """PEM text by policy file and `roots[].file` as written in it."""
@@ -131,6 +131,7 @@ def rules_of(policy: models.InterceptionPolicy) -> Iterator[config.Rule]:
     """A policy's rules. A rule for several apps becomes one rule for each: any of them suffices."""
     for number, rule in enumerate(policy.spec.rules, 1):
         name = f"{policy.metadata.name}/{rule.name or f'rule-{number}'}"
+        requests = tuple(_http_rule(f"{name}/{one.name or f'http-{n}'}", one) for n, one in enumerate(rule.http, 1))
         for app in rule.match.apps or (models.App(),):
             match = config.Match(
                 hosts=rule.match.hosts or (),
@@ -140,7 +141,35 @@ def rules_of(policy: models.InterceptionPolicy) -> Iterator[config.Rule]:
                 uids=app.uids or (),
                 ja4=app.ja4 or (),
             )
-            yield config.Rule(name, match, rule.action)
+            yield config.Rule(name, match, rule.action, http=requests)
+
+
+def _http_rule(name: str, rule: models.HTTPRule) -> http.RequestRule:
+    match = rule.match
+    return http.RequestRule(
+        name=name,
+        match=http.RequestMatch(
+            methods=match.methods or (),
+            paths=tuple(http.PathMatch(path.value, path.type) for path in match.paths or ()),
+            headers=tuple(http.HeaderMatch(one.name, one.value) for one in match.headers or ()),
+            query=tuple(http.QueryMatch(one.name, one.value) for one in match.query or ()),
+        ),
+        action=rule.action,
+        status=http.DENIED if rule.status is None else rule.status,
+        body=rule.body,
+        set_request_headers=tuple(http.Header(one.name, one.value) for one in rule.set_request_headers),
+        remove_request_headers=rule.remove_request_headers,
+        set_response_headers=tuple(http.Header(one.name, one.value) for one in rule.set_response_headers),
+        remove_response_headers=rule.remove_response_headers,
+        delay=rule.delay or 0.0,
+        abort=bool(rule.abort),
+        credential=None if rule.credential_from is None else _credential(rule.credential_from),
+    )
+
+
+def _credential(given: models.CredentialFrom) -> http.Credential:
+    """A credential of a file; the checks let no other through."""
+    return http.Credential(given.header, given.file or "", given.format, given.placeholder)
 
 
 def _overlay[C: msgspec.Struct](default: C, parts: Iterable[msgspec.Struct], *names: str) -> C:

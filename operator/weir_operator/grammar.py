@@ -19,6 +19,9 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*", re.ASCII)
 _RULE_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", re.ASCII)
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}|[A-Za-z0-9_.@-]{1,14}\*", re.ASCII)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?", re.ASCII)
+_PATH = re.compile(r"[!-~]+", re.ASCII)
 _JA4 = re.compile(r"[tqd](1[0-3]|s[1-3]|d[1-3]|00)[di][0-9]{4}[0-9a-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}", re.ASCII)
 
 
@@ -125,6 +128,48 @@ def ja4(text: str) -> str:
     raise UnreadableError("a JA4 fingerprint such as t13d1516h2_8daaf6152771_02713d6af862")
 
 
+def method(text: str) -> str:
+    """An HTTP method, as it is sent: methods are case-sensitive (RFC 9110, section 9.1)."""
+    if len(text) <= 32 and _TOKEN.fullmatch(text):
+        return text
+    raise UnreadableError("an HTTP method such as GET, in the case in which it is sent")
+
+
+def header_name(text: str) -> str:
+    """The name of a header field, in lower case: names are the same in any case."""
+    if len(text) <= 128 and _TOKEN.fullmatch(text):
+        return text.lower()
+    raise UnreadableError("the name of a header field, such as X-Request-ID")
+
+
+def header_value(text: str) -> str:
+    """The value of a header field."""
+    if len(text) <= 4096 and _HEADER_VALUE.fullmatch(text):
+        return text
+    raise UnreadableError("printable ASCII of at most 4096 characters, without white space at either end")
+
+
+def path(text: str) -> str:
+    """What a path is compared with."""
+    if len(text) <= 1024 and _PATH.fullmatch(text):
+        return text
+    raise UnreadableError("printable ASCII without spaces, at most 1024 characters, without query and fragment")
+
+
+def parameter(text: str) -> str:
+    """The name or value of a query parameter, decoded."""
+    if len(text) <= 1024:
+        return text
+    raise UnreadableError("at most 1024 characters")
+
+
+def body(text: str) -> str:
+    """The body of an answer."""
+    if len(text) <= 4096:
+        return text
+    raise UnreadableError("at most 4096 characters")
+
+
 NUMBERS: dict[str, Callable[[float | str], object]] = {"ports": ports, "ids": ids, "duration": duration}
 """Grammars that numbers belong to."""
 
@@ -137,6 +182,12 @@ TEXTS: dict[str, Callable[[str], str]] = {
     "address": address,
     "interface": interface,
     "ja4": ja4,
+    "method": method,
+    "header name": header_name,
+    "header value": header_value,
+    "path": path,
+    "parameter": parameter,
+    "body": body,
 }
 """Grammars of text alone."""
 

@@ -24,6 +24,7 @@ from weir_sidecar.contract.config import (
     VerifyAddress,
 )
 from weir_sidecar.contract.flow import Protocol
+from weir_sidecar.contract.http import PathKind, RequestAction
 
 API_VERSION = "weir.dev/v1alpha1"
 
@@ -39,6 +40,12 @@ type SubjectHost = Annotated[str, _grammar("subject host")]
 type CIDR = Annotated[str, _grammar("cidr")]
 type Address = Annotated[str, _grammar("address")]
 type Interface = Annotated[str, _grammar("interface")]
+type Method = Annotated[str, _grammar("method")]
+type HeaderName = Annotated[str, _grammar("header name")]
+type HeaderValue = Annotated[str, _grammar("header value")]
+type Path = Annotated[str, _grammar("path")]
+type Parameter = Annotated[str, _grammar("parameter")]
+type Body = Annotated[str, _grammar("body")]
 type JA4 = Annotated[str, _grammar("ja4")]
 type Duration = Annotated[float, _grammar("duration")]
 type Ports = Annotated[PortRange, _grammar("ports")]
@@ -147,13 +154,84 @@ class Match(_Model, frozen=True):
     apps: NotEmpty[App] | None = None
 
 
+class PathMatch(_Model, frozen=True):
+    """Paths of requests."""
+
+    value: Path
+    type: PathKind = PathKind.PREFIX
+
+
+class HeaderMatch(_Model, frozen=True):
+    """A header field that is there, with this value if one is given."""
+
+    name: HeaderName
+    value: HeaderValue | None = None
+
+
+class QueryMatch(_Model, frozen=True):
+    """A query parameter that is there, with this value if one is given."""
+
+    name: Parameter
+    value: Parameter | None = None
+
+
+class HTTPMatch(_Model, frozen=True):
+    """All given parts must hold: one of the methods, one of the paths, each header field, each parameter."""
+
+    methods: NotEmpty[Method] | None = None
+    paths: NotEmpty[PathMatch] | None = None
+    headers: NotEmpty[HeaderMatch] | None = None
+    query: NotEmpty[QueryMatch] | None = None
+
+
+class Header(_Model, frozen=True):
+    """A header field to set."""
+
+    name: HeaderName
+    value: HeaderValue
+
+
+class KeyRef(_Model, frozen=True):
+    """One key of a ConfigMap or Secret in the pod's namespace."""
+
+    name: Name
+    key: str
+
+
+class CredentialFrom(_Model, frozen=True):
+    """A header field that the sidecar adds, with a secret that the application cannot read: of a file or a Secret."""
+
+    header: HeaderName
+    format: HeaderValue = "{}"
+    file: str | None = None
+    secret: KeyRef | None = None
+    placeholder: HeaderValue | None = None
+
+
+class HTTPRule(_Model, frozen=True):
+    """One rule on requests; the first that matches decides."""
+
+    name: RuleName | None = None
+    match: HTTPMatch = HTTPMatch()
+    action: RequestAction = RequestAction.ALLOW
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] | None = None
+    body: Body | None = None
+    set_request_headers: tuple[Header, ...] = ()
+    remove_request_headers: tuple[HeaderName, ...] = ()
+    set_response_headers: tuple[Header, ...] = ()
+    remove_response_headers: tuple[HeaderName, ...] = ()
+    delay: Duration | None = None
+    abort: bool | None = None
+    credential_from: CredentialFrom | None = None
+
+
 class Rule(_Model, frozen=True):
     """One rule; the first that matches decides."""
 
     action: Action
     name: RuleName | None = None
     match: Match = Match()
-    http: tuple[Any, ...] = ()
+    http: tuple[HTTPRule, ...] = ()
 
 
 class TrustPolicyRef(_Model, frozen=True):
@@ -204,13 +282,6 @@ class Injection(_Model, frozen=True):
     nss: bool | None = None
     override: bool | None = None
     containers: NotEmpty[Name] | None = None
-
-
-class KeyRef(_Model, frozen=True):
-    """One key of a ConfigMap in the pod's namespace."""
-
-    name: Name
-    key: str
 
 
 class Root(_Model, frozen=True):

@@ -87,7 +87,7 @@ def test_what_is_allowed_is_let_in(crds, shared, case):
         (
             "InterceptionPolicy",
             {"rules": [{"action": "Deny", "http": [{"match": {"methods": ["POST"]}}]}]},
-            'unknown field "spec.rules[0].http"',
+            'unknown field "spec.rules[0].https"',
         ),
         ("InterceptionPolicy", {"namespaceSelector": {}}, 'unknown field "spec.namespaceSelector"'),
         (

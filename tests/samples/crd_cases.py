@@ -35,6 +35,11 @@ def _match(path: str, allowed: str, **match: Any) -> Invalid:
     return Invalid("InterceptionPolicy", f"spec.rules[0].match.{path}", allowed, _rule(**match))
 
 
+def _http(path: str, allowed: str, **match: Any) -> Invalid:
+    rules = [{"action": "Intercept", "http": [{"match": match}]}]
+    return Invalid("InterceptionPolicy", f"spec.rules[0].http[0].match.{path}", allowed, {"rules": rules})
+
+
 def _capture(path: str, allowed: str, **capture: Any) -> Invalid:
     return Invalid("InterceptionPolicy", f"spec.capture.{path}", allowed, {"capture": capture})
 
@@ -87,7 +92,15 @@ INVALID = (
     _policy("spec.rules[0].action", '"Intercept", "Passthrough", "Deny"', {"rules": [{"action": "Allow"}]}),
     _policy("spec.rules", "allowed: for each rule a name of its own", {"rules": [{"name": "a", "action": "Deny"}] * 2}),
     _policy("spec.rules[0].name", "allowed: letters, digits", {"rules": [{"name": "no tracker", "action": "Deny"}]}),
-    _policy("spec.rules[0].http", "unknown field", {"rules": [{"action": "Deny", "http": []}]}),
+    _http("methods[0]", "should match", methods=["GE T"]),
+    _http("paths[0].type", '"Exact", "Prefix", "Glob", "Regex"', paths=[{"value": "/", "type": "Suffix"}]),
+    _http("paths[0].value", "Required value", paths=[{"type": "Exact"}]),
+    _http("headers[0].name", "should match", headers=[{"name": "X Y"}]),
+    _policy(
+        "spec.rules[0].http[0].action",
+        '"Allow", "Deny"',
+        {"rules": [{"action": "Intercept", "http": [{"action": "Intercept"}]}]},
+    ),
     _policy("spec.rules", "must have at most 64 items", {"rules": [{"action": "Deny"}] * 65}),
     # the policy itself
     _policy("spec.priority", "less than or equal to 10000", {"priority": 10001}),

@@ -37,6 +37,10 @@ def _interception(policy: _Loaded, spec: InterceptionSpec) -> Iterator[Problem]:
         except SelectorError as error:
             yield policy.problem(f"{path}.{error.path}", str(error))
     for number, rule in enumerate(spec.rules):
+        for place, one in enumerate(rule.http):
+            if one.credential_from is not None:
+                path = f"spec.rules[{number}].http[{place}].credentialFrom"
+                yield policy.problem(path, "credentials in a cluster are not supported by this version; leave it out")
         for place, app in enumerate(rule.match.apps or ()):
             if app.containers is not None:
                 path = f"spec.rules[{number}].match.apps[{place}].containers"

@@ -9,6 +9,9 @@ from typing import Annotated
 
 import msgspec
 
+DENIED = 403
+"""The status of the answer to a denied request, where none is given."""
+
 type Status = Annotated[int, msgspec.Meta(ge=200, le=599)]
 
 
@@ -93,7 +96,7 @@ class RequestRule(_Value, frozen=True):
     name: str
     match: RequestMatch = RequestMatch()
     action: RequestAction = RequestAction.ALLOW
-    status: Status = 403
+    status: Status = DENIED
     body: str | None = None
     """None: a sentence that names the rule."""
     set_request_headers: tuple[Header, ...] = ()

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from weir_operator.arrange import arrange
@@ -10,7 +11,7 @@ from weir_operator.check import notices, problems
 from weir_operator.compile import Injection, compile_injection, compile_policies
 from weir_operator.load import load
 from weir_operator.problems import PolicyError
-from weir_sidecar.contract import config
+from weir_sidecar.contract import config, http
 from weir_sidecar.contract.config import (
     Action,
     FailureMode,
@@ -204,7 +205,15 @@ def test_a_reference_to_nothing_and_an_object_given_twice():
         (
             "{rules: [{action: Deny, http: [{match: {}}]}]}",
             "InterceptionPolicy",
-            "p.yaml:4:37: spec.rules[0].http: rules about",
+            "p.yaml:4:37: spec.rules[0].http: found Deny; rules on requests need the action Intercept",
+        ),
+        (
+            (
+                "{rules: [{action: Intercept, match: {hosts: [a.test]}, http: [{credentialFrom: {header: A, secret:"
+                " {name: s, key: k}}}]}]}"
+            ),
+            "InterceptionPolicy",
+            "spec.rules[0].http[0].credentialFrom.secret: only a cluster has it; allowed on one machine: file",
         ),
         (
             "{capture: {inbound: true}}",
@@ -265,3 +274,35 @@ def test_what_has_no_effect_here_is_told():
         "spec.injection.containers",
         "spec.failOpen.share",
     ]
+
+
+def test_rules_on_requests_become_the_sidecars():
+    text = """{rules: [{name: api, action: Intercept, match: {hosts: [a.test], apps: [{uids: [1]}, {uids: [2]}]}, http: [
+      {name: read, match: {methods: [GET], paths: [{value: /v1}, {value: /x, type: Exact}], headers: [{name: X-A}],
+       query: [{name: q, value: "1"}]}, setRequestHeaders: [{name: X-B, value: c}], removeResponseHeaders: [Server],
+       delay: 500ms, credentialFrom: {header: Authorization, file: /run/secret, format: "Bearer {}"}},
+      {action: Deny, status: 451, body: sorry}, {abort: true}]}]}"""
+    one, other = compile_policies(arranged(document(text)), {}).rules
+    assert one.http == other.http
+    assert one.http == (
+        http.RequestRule(
+            name="p/api/read",
+            match=http.RequestMatch(
+                methods=("GET",),
+                paths=(http.PathMatch("/v1"), http.PathMatch("/x", http.PathKind.EXACT)),
+                headers=(http.HeaderMatch("x-a"),),
+                query=(http.QueryMatch("q", "1"),),
+            ),
+            set_request_headers=(http.Header("x-b", "c"),),
+            remove_response_headers=("server",),
+            delay=0.5,
+            credential=http.Credential("authorization", "/run/secret", "Bearer {}"),
+        ),
+        http.RequestRule(name="p/api/http-2", action=http.RequestAction.DENY, status=451, body="sorry"),
+        http.RequestRule(name="p/api/http-3", abort=True),
+    )
+
+
+def test_a_rule_without_rules_on_requests_is_written_as_before():
+    (rule,) = compile_policies(arranged(document("{rules: [{action: Deny}]}")), {}).rules
+    assert b"http" not in msgspec.json.encode(rule)

@@ -186,12 +186,20 @@ def test_a_cluster_policy_refers_to_cluster_trust_policies_only():
     assert policies.plan(SHOP, WEB)
 
 
+def intercept(**request):
+    return {"action": "Intercept", "match": {"hosts": ["a.test"]}, "http": [request]}
+
+
 @pytest.mark.parametrize(
     ("obj", "said"),
     [
         (
             policy("p", rules=[{"action": "Deny", "http": [{}]}]),
-            "spec.rules[0].http: rules about HTTP requests are not",
+            "spec.rules[0].http: found Deny; rules on requests need the action Intercept",
+        ),
+        (
+            policy("p", rules=[intercept(credentialFrom={"header": "A", "secret": {"name": "s", "key": "k"}})]),
+            "spec.rules[0].http[0].credentialFrom: credentials in a cluster are not supported by this version",
         ),
         (policy("p", capture={"inbound": True}), "spec.capture.inbound: capture of inbound flows is not supported"),
         (
