@@ -86,7 +86,7 @@ def test_what_is_allowed_is_let_in(crds, shared, case):
         ),
         (
             "InterceptionPolicy",
-            {"rules": [{"action": "Deny", "http": [{"match": {"methods": ["POST"]}}]}]},
+            {"rules": [{"action": "Deny", "https": []}]},
             'unknown field "spec.rules[0].https"',
         ),
         ("InterceptionPolicy", {"namespaceSelector": {}}, 'unknown field "spec.namespaceSelector"'),
