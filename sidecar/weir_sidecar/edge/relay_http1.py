@@ -12,6 +12,8 @@ from collections import deque
 
 from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError
 from weir_sidecar.core.http_policy import Edits, RequestFacts, RequestVerdict
+from weir_sidecar.edge.first_bytes import FirstBytes
+from weir_sidecar.edge.http1_exchange import Exchange, Passage
 from weir_sidecar.edge.relay import Side
 from weir_sidecar.edge.relay_tls import TLSWay
 from weir_sidecar.edge.requests import FlowRequests, Request
@@ -19,13 +21,10 @@ from weir_sidecar.wire import http1
 from weir_sidecar.wire.http1 import AnswerHead, HeadReader, MalformedError, RequestHead
 from weir_sidecar.wire.http1_answer import our_answer, wants_close
 from weir_sidecar.wire.http1_body import Body
-from weir_sidecar.wire.sniff import Kind, sniff
 
 MAX_PENDING = 256
 """Requests without their answer, from which on no more is read."""
 _LAST_WORD_SECONDS = 2.0
-_UNSURE_SECONDS = 0.1
-"""How long first bytes that might still become a request are waited for."""
 _MAX_BACKLOG = 65536
 """Bytes of our own answers for a client that does not read them."""
 
@@ -34,48 +33,11 @@ GONE = {Side.CLIENT: RequestError.CLIENT_GONE, Side.UPSTREAM: RequestError.UPSTR
 """What became of a request without its answer, by who ended the connection."""
 
 
-class _Exchange:
-    """A request on its way, and its answer. `answer`: ours, in the upstream's place; `last`: nothing comes after it."""
-
-    __slots__ = ("answer", "asked", "last", "method", "request", "status", "told", "tunnels")
-
-    def __init__(self, request: Request, method: bytes) -> None:
-        self.request = request
-        self.method = method
-        self.tunnels = False
-        self.answer: bytes | None = None
-        self.last = False
-        self.status: int | None = None
-        self.asked = False
-        self.told = False
-
-
-class _Passage:
-    """What is passed on of some bytes: the same bytes, as long as nothing is put in the place of some of them."""
-
-    __slots__ = ("_begun", "_data", "_pieces")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._begun = 0
-        self._pieces: list[bytes] = []
-
-    def replace(self, start: int, end: int, new: bytes) -> None:
-        """Put `new` in the place of what is from `start` to `end`; places come in order."""
-        self._pieces += (self._data[self._begun : start], new)
-        self._begun = end
-
-    def passed(self, end: int) -> bytes:
-        """All of it, up to `end`."""
-        rest = self._data[self._begun : end]  # the same object, where it is the whole
-        return b"".join((*self._pieces, rest)) if self._pieces else rest
-
-
 class HTTP1Relay:
     """Reads what two ways move. Call `attach`, then run the relay, then `close`."""
 
     __slots__ = (
-        "_answer_body", "_asking", "_blind", "_body", "_closing", "_decided", "_down", "_heads", "_held", "_held_down", "_is_http",
+        "_answer_body", "_asking", "_blind", "_body", "_closing", "_decided", "_down", "_first", "_heads", "_held", "_held_down",
         "_loop", "_number", "_queue", "_requests", "_timer", "_tunnel", "_up", "_waiting",
     )  # fmt: skip
 
@@ -84,14 +46,14 @@ class HTTP1Relay:
         requests.version = HTTPVersion.HTTP1
         self._loop = loop
         self._requests = requests
-        self._is_http = is_http
-        self._queue: deque[_Exchange] = deque()
+        self._first = None if is_http else FirstBytes(loop, requests, self)
+        self._queue: deque[Exchange] = deque()
         self._number = 0
         self._heads = HeadReader()
         self._held = bytearray()
         self._held_down = bytearray()
         self._body: Body | None = None
-        self._asking: _Exchange | None = None
+        self._asking: Exchange | None = None
         """Whose body comes from the client."""
         self._answer_body: Body | None = None
         self._decided: Request | None = None
@@ -99,7 +61,7 @@ class HTTP1Relay:
         self._waiting = False
         self._blind = False
         self._closing = False
-        self._tunnel: tuple[_Exchange, int, int] | None = None
+        self._tunnel: tuple[Exchange, int, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._up: TLSWay
         self._down: TLSWay
@@ -107,8 +69,10 @@ class HTTP1Relay:
     def attach(self, up: TLSWay, down: TLSWay) -> None:
         """Read what these two move."""
         self._up, self._down = up, down
-        up.on_bytes = self._read_requests if self._is_http else self._read_first
-        up.on_end = self._client_ended
+        if self._first is None:
+            up.on_bytes = self._read_requests
+        else:
+            up.on_bytes, up.on_end = self._first.read, self._first.ended
         down.on_bytes = self._read_answers
         down.on_end = self._upstream_ended
 
@@ -116,6 +80,9 @@ class HTTP1Relay:
         """The relay has ended; `error` is what became of requests without their answer."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._first is not None:
+            self._first.close()
+            self._first = None
         if self._tunnel is not None:
             exchange, up, down = self._tunnel
             exchange.request.request_bytes = self._up.total - up
@@ -140,52 +107,33 @@ class HTTP1Relay:
         # Each knows the other: without this their memory would wait for the garbage collector.
         self._up.on_bytes = self._up.on_end = self._down.on_bytes = self._down.on_end = None
 
+    # What the first bytes turn out to be.
+
+    def is_http(self, data: bytes) -> bytes:
+        """It is HTTP/1.1: what of `data`, its first bytes, is passed on."""
+        self._up.on_bytes = self._read_requests
+        self._up.on_end = None
+        return self._read_requests(data)
+
+    def leave_unread(self) -> None:
+        """Nothing more is read."""
+        self._up.on_bytes = self._up.on_end = self._down.on_bytes = self._down.on_end = None
+        if self._held_down:
+            self._down.inject(bytes(self._held_down))
+            self._held_down.clear()
+
+    def pass_on(self, data: bytes) -> None:
+        """Send the upstream what was held back."""
+        self._up.inject(data)
+
+    def end_all(self) -> None:
+        """Reset both ends."""
+        self._closing = True
+        self._up.on_bytes = _discard
+        self._up.on_end = None
+        self._up.abort()
+
     # From the client.
-
-    def _read_first(self, data: bytes) -> bytes:
-        self._held += data
-        kind = sniff(memoryview(self._held))
-        if kind is Kind.NEED_MORE:
-            if self._timer is None:
-                self._timer = self._loop.call_later(_UNSURE_SECONDS, self._unsure)
-            return b""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        data = bytes(self._held)
-        self._held.clear()
-        if kind is Kind.HTTP1 or (self._requests.must_be_http and kind is not Kind.HTTP2):
-            self._up.on_bytes = self._read_requests
-            return self._read_requests(data)
-        if kind is Kind.HTTP2 and self._requests.governs:
-            self._end_all()
-            return b""
-        self._leave_unread()
-        return data
-
-    def _unsure(self) -> None:
-        """A client of another protocol may have said all that it will say before the server answers."""
-        self._timer = None
-        if self._requests.must_be_http:
-            return
-        if self._requests.governs:
-            self._up.on_bytes = self._read_on
-            self._up.on_end = None
-        else:
-            self._leave_unread()
-        self._up.inject(bytes(self._held))
-
-    def _read_on(self, data: bytes) -> bytes:
-        """Pass on what may still become HTTP; where it does, it is too late to decide about it."""
-        self._held += data
-        kind = sniff(memoryview(self._held))
-        if kind in {Kind.HTTP1, Kind.HTTP2}:
-            self._end_all()
-            return b""
-        if kind is not Kind.NEED_MORE:
-            self._held.clear()
-            self._leave_unread()
-        return data
 
     def _read_requests(self, data: bytes) -> bytes:
         if self._held:
@@ -199,7 +147,7 @@ class HTTP1Relay:
 
     def _requests_in(self, data: bytes) -> bytes:
         """What of `data`, at the beginning of a head or in a body, is passed on."""
-        passage = _Passage(data)
+        passage = Passage(data)
         at = 0
         try:
             while at < len(data) and not self._stands_still():
@@ -239,7 +187,7 @@ class HTTP1Relay:
                 return b""
         self._decided = None
         verdict = request.verdict
-        exchange = _Exchange(request, head.method)
+        exchange = Exchange(request, head.method)
         if verdict.abort:
             self._abort(exchange)
             return b""
@@ -251,7 +199,7 @@ class HTTP1Relay:
             return b""
         return self._let_through(exchange, verdict.request_edits, head)
 
-    def _let_through(self, exchange: _Exchange, edits: Edits | None, head: RequestHead) -> bytes | None:
+    def _let_through(self, exchange: Exchange, edits: Edits | None, head: RequestHead) -> bytes | None:
         self._queue.append(exchange)
         self._asking = exchange
         fields: http1.Fields | None = None
@@ -283,16 +231,16 @@ class HTTP1Relay:
             self._queue.remove(exchange)
             exchange.request.finished(None, RequestError.MALFORMED_RESPONSE)
 
-    def _count_asked(self, exchange: _Exchange) -> None:
+    def _count_asked(self, exchange: Exchange) -> None:
         if self._body is not None:
             exchange.request.request_bytes = self._body.content
 
-    def _refuse(self, exchange: _Exchange, verdict: RequestVerdict, head: RequestHead) -> None:
+    def _refuse(self, exchange: Exchange, verdict: RequestVerdict, head: RequestHead) -> None:
         # A body that nobody asked for would have to be read to its end.
         last = head.has_body or exchange.method == b"CONNECT" or wants_close(head)
         self._answer(exchange, verdict, last=last)
 
-    def _answer(self, exchange: _Exchange, verdict: RequestVerdict, *, last: bool) -> None:
+    def _answer(self, exchange: Exchange, verdict: RequestVerdict, *, last: bool) -> None:
         if self._blind or self._down.backlog > _MAX_BACKLOG:
             self._abort(exchange)
             return
@@ -317,39 +265,24 @@ class HTTP1Relay:
             if self._asking is None:
                 self._number += 1
                 self._requests.unreadable(self._number, why, error.status).finished(None)
-            self._leave_unread()
+            self.leave_unread()
             return rest
         if self._asking is not None:  # the upstream has its head already: there is no place for an answer
             self._asking.request.finished(self._asking.status, why)
-            self._end_all()
+            self.end_all()
             return b""
         self._number += 1
         request = self._requests.unreadable(self._number, why, error.status)
-        self._answer(_Exchange(request, b""), request.verdict, last=True)
+        self._answer(Exchange(request, b""), request.verdict, last=True)
         return b""
 
-    def _abort(self, exchange: _Exchange) -> None:
+    def _abort(self, exchange: Exchange) -> None:
         exchange.request.finished(None)
-        self._end_all()
-
-    def _end_all(self) -> None:
-        self._closing = True
-        self._up.on_bytes = _discard
-        self._up.abort()
+        self.end_all()
 
     def _linger(self) -> None:
         """Our last word is on its way. What the client sends is read until it has left: a close would lose the word."""
         self._timer = self._loop.call_later(_LAST_WORD_SECONDS, self._up.abort)
-
-    def _leave_unread(self) -> None:
-        self._up.on_bytes = self._up.on_end = self._down.on_bytes = self._down.on_end = None
-        if self._held_down:
-            self._down.inject(bytes(self._held_down))
-            self._held_down.clear()
-
-    def _client_ended(self) -> bytes:
-        """What was held, where it is not a request that has begun."""
-        return bytes(self._held) if self._up.on_bytes == self._read_first else b""
 
     # Waiting.
 
@@ -387,7 +320,7 @@ class HTTP1Relay:
 
     def _answers_in(self, data: bytes) -> bytes:
         """What of `data`, at the beginning of a head or in a body, is passed on, and our own answers between."""
-        passage = _Passage(data)
+        passage = Passage(data)
         at, end = 0, len(data)
         try:
             while at < end and self._tunnel is None:
@@ -412,7 +345,7 @@ class HTTP1Relay:
             return passage.passed(at) + self._go_blind(data[at:])
         return passage.passed(end)
 
-    def _asked_first(self) -> _Exchange:
+    def _asked_first(self) -> Exchange:
         if not self._queue:
             raise MalformedError("an answer that nobody asked for")  # as of a server that has waited for long enough
         return self._queue[0]
@@ -420,7 +353,7 @@ class HTTP1Relay:
     def _is_told(self) -> bool:
         return self._answer_body is not None and self._answer_body.done
 
-    def _take_answer(self, exchange: _Exchange, head: AnswerHead) -> Edits | None:
+    def _take_answer(self, exchange: Exchange, head: AnswerHead) -> Edits | None:
         """Take note of an answer's head; returns what is to be changed of it."""
         exchange.request.answered()
         status = head.status
@@ -435,13 +368,13 @@ class HTTP1Relay:
             self._answer_body = Body(head.length, chunked=head.chunked)
         return exchange.request.verdict.response_edits
 
-    def _tunnel_or_not(self, exchange: _Exchange, status: int) -> None:
+    def _tunnel_or_not(self, exchange: Exchange, status: int) -> None:
         if status == 101 or (exchange.method == b"CONNECT" and status < 300):
             self._queue.popleft()
             self._tunnel = (exchange, self._up.total, self._down.total)
             held = bytes(self._held)
             self._held.clear()
-            self._leave_unread()
+            self.leave_unread()
             if held:
                 self._up.inject(held)
             self._waiting = False
@@ -454,7 +387,7 @@ class HTTP1Relay:
         if self._waiting and self._decided is None and not self._closing:
             self._resume()
 
-    def _answered(self, passage: "_Passage", at: int) -> None:
+    def _answered(self, passage: Passage, at: int) -> None:
         """An answer has come, whole: it ends at `at`."""
         self._told()
         if ours := self._our_answers():
@@ -493,7 +426,7 @@ class HTTP1Relay:
         for exchange in queue:
             exchange.request.finished(exchange.status, RequestError.MALFORMED_RESPONSE)
         if any(one.answer is not None or one.request.verdict.response_edits is not None for one in queue):
-            self._end_all()
+            self.end_all()
             return b""
         if self._waiting and self._decided is None:
             self._loop.call_soon(self._resume_if_open)

@@ -1,0 +1,40 @@
+"""What the HTTP/1.1 relay keeps of a request on its way, and how it passes bytes on without copying them."""
+
+from weir_sidecar.edge.requests import Request
+
+
+class Exchange:
+    """A request on its way, and its answer. `answer`: ours, in the upstream's place; `last`: nothing comes after it."""
+
+    __slots__ = ("answer", "asked", "last", "method", "request", "status", "told", "tunnels")
+
+    def __init__(self, request: Request, method: bytes) -> None:
+        self.request = request
+        self.method = method
+        self.tunnels = False
+        self.answer: bytes | None = None
+        self.last = False
+        self.status: int | None = None
+        self.asked = False
+        self.told = False
+
+
+class Passage:
+    """What is passed on of some bytes: the same bytes, as long as nothing is put in the place of some of them."""
+
+    __slots__ = ("_begun", "_data", "_pieces")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._begun = 0
+        self._pieces: list[bytes] = []
+
+    def replace(self, start: int, end: int, new: bytes) -> None:
+        """Put `new` in the place of what is from `start` to `end`; places come in order."""
+        self._pieces += (self._data[self._begun : start], new)
+        self._begun = end
+
+    def passed(self, end: int) -> bytes:
+        """All of it, up to `end`."""
+        rest = self._data[self._begun : end]  # the same object, where it is the whole
+        return b"".join((*self._pieces, rest)) if self._pieces else rest
