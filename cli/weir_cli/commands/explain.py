@@ -1,4 +1,4 @@
-"""`weir explain`: what would happen to a flow, and which rule says so. Sends nothing, changes nothing.
+"""`weir explain`: what would happen to a flow, or a request in it, and which rule says so. Sends nothing, changes nothing.
 
 Asks policy files, or with --pod the policies of a cluster and what is known of the pod's workload.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from weir_cli import policy_files
 from weir_cli.cluster import kubectl
@@ -31,6 +32,8 @@ from weir_sidecar.contract.config import (
     VerifyAddress,
 )
 from weir_sidecar.contract.flow import Decision, Protocol, Reason
+from weir_sidecar.contract.request import RequestDecision
+from weir_sidecar.core.http_policy import RequestFacts, RequestPolicy, RequestVerdict
 from weir_sidecar.core.policy import Policy
 from weir_sidecar.core.trust_cache import Bypass, InterceptNow, TrustCache
 from weir_sidecar.core.trust_dump import TrustDumpError
@@ -59,6 +62,8 @@ _WHY = {
     Reason.DOH_CANARY: "capture.dns.blockDoHCanary keeps browsers to the system's resolver",
 }
 
+_WHY_REQUEST = "it is the first rule on requests, of those of the flow's rule, that matches"
+
 
 class Answer(msgspec.Struct, frozen=True):
     """What would be done with a flow, and why. `reason` is a `Reason` or `NOT_CAPTURED`."""
@@ -67,6 +72,8 @@ class Answer(msgspec.Struct, frozen=True):
     reason: str
     rule: str | None
     why: str
+    request: RequestVerdict | None = None
+    """What would be done with the request that was asked about, where the flow is read."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +92,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Protocol,
         metavar="{tls,http,dns,tcp,udp}",
         help="default: dns for port 53, else tls with --host or for port 443, else http for port 80, else tcp",
+    )
+    parser.add_argument("--method", help="ask about an HTTP request with this method too (default with --path: GET)")
+    parser.add_argument(
+        "--path", type=_request_path, metavar="PATH[?QUERY]", help="its path (default with --method: /)"
+    )
+    parser.add_argument(
+        "--header", type=_header, action="append", default=[], metavar="NAME:VALUE", help="one of its header fields"
     )
     parser.add_argument(
         "--state", metavar="DIR", type=Path, help="also ask the trust cache that `weir run` keeps there"
@@ -119,6 +133,7 @@ def _run_for_files(args: argparse.Namespace, facts: FlowFacts) -> int:
     except (OSError, TrustDumpError) as error:
         print(f"weir: --state {args.state}: {error}", file=sys.stderr)
         return 2
+    answer = _with_request(answer, compiled.config, request_facts(args))
     _print(answer, facts, _conditions(answer, facts, compiled.config), args.output)
     return 0
 
@@ -130,7 +145,7 @@ def _run_for_pod(args: argparse.Namespace, facts: FlowFacts) -> int:
         print(f"weir explain: {printable(str(error))}", file=sys.stderr)
         return 1
     config = (pod.plan or Policies.unselected()).config
-    answer = explain_in_pod(pod, config, facts)
+    answer = _with_request(explain_in_pod(pod, config, facts), config, request_facts(args))
     bearing = [] if facts.host is None else pod.about(facts.host)
     maybe = [f"{one.name}: {_app(one)}: {_WHY[one.reason]}" for one in bearing if not _is_of(one, facts)]
     _print(answer, facts, [*_conditions(answer, facts, config), *maybe], args.output)
@@ -180,6 +195,51 @@ def _print(answer: Answer, facts: FlowFacts, conditions: list[str], output: str 
     print(f"why:      {answer.why}")
     for condition in conditions:
         print(f"if:       {condition}")
+    if answer.request is not None:
+        _print_request(answer.request)
+
+
+def _print_request(verdict: RequestVerdict) -> None:
+    print(f"request:  {verdict.decision}")
+    print(f"rule:     {verdict.rule or 'none'}")
+    print(f"why:      {_WHY_REQUEST if verdict.rule else 'no rule on requests matches it'}")
+    for what in request_effects(verdict):
+        print(f"then:     {what}")
+
+
+def request_effects(verdict: RequestVerdict) -> list[str]:
+    """What else happens to a request, in order."""
+    effects = [f"it waits {verdict.delay:g} s"] if verdict.delay else []
+    if verdict.abort:
+        return [*effects, "it is answered by a reset"]
+    if verdict.decision is RequestDecision.DENY:
+        return [*effects, f"it is answered with status {verdict.status}"]
+    for edits, where in ((verdict.request_edits, "of the request"), (verdict.response_edits, "of the answer")):
+        if edits is not None:
+            put = {name.decode() for name, _ in edits.add}
+            effects += [f"{name} {where} is set" for name in sorted(put)]
+            effects += [
+                f"{name} {where} is removed" for name in sorted(n.decode() for n in edits.remove) if name not in put
+            ]
+    if verdict.credential is not None:
+        effects.append(f"{verdict.credential.header} gets the credential of {verdict.credential.file}")
+    return effects
+
+
+def request_facts(args: argparse.Namespace) -> RequestFacts | None:
+    """The request that is asked about; None: the flow alone."""
+    if args.method is None and args.path is None and not args.header:
+        return None
+    path, mark, query = (args.path or "/").partition("?")
+    return RequestFacts(
+        (args.method or "GET").encode(), args.host, path.encode(), query.encode() if mark else None, tuple(args.header)
+    )
+
+
+def _with_request(answer: Answer, config: SidecarConfig, facts: RequestFacts | None) -> Answer:
+    if facts is None or answer.decision is not Decision.INTERCEPT:
+        return answer
+    return replace(answer, request=RequestPolicy(config).for_rule(answer.rule).decide(facts))
 
 
 def explain(config: SidecarConfig, facts: FlowFacts, learned: bytes | None = None) -> Answer:
@@ -269,7 +329,12 @@ def _learned(state: Path) -> bytes | None:
 
 
 def _as_json(answer: Answer, facts: FlowFacts) -> dict[str, Any]:
-    return {
+    request = answer.request
+    told: dict[str, Any] = {}
+    if request is not None:
+        effects = request_effects(request)
+        told = {"request": {"decision": request.decision, "rule": request.rule, "effects": effects}}
+    return told | {
         "decision": answer.decision,
         "reason": answer.reason,
         "rule": answer.rule,
@@ -289,6 +354,22 @@ def _host(text: str) -> str:
             f"found {text!r}; allowed: a host name in its ASCII form, such as api.example.com"
         )
     return host
+
+
+def _request_path(text: str) -> str:
+    if not text.startswith(("/", "*")) or not text.isascii():
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a path as it is sent, such as /v1/items?page=2")
+    return text
+
+
+def _header(text: str) -> tuple[bytes, bytes]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: NAME:VALUE")
+    try:
+        return grammar.header_name(name).encode(), value.strip().encode()
+    except grammar.UnreadableError as error:
+        raise argparse.ArgumentTypeError(f"found {name!r}; allowed: {error}") from error
 
 
 def _address(text: str) -> str:

@@ -220,3 +220,61 @@ def test_wrong_policies_exit_with_2(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"weir: {path}:")
+
+
+REQUESTS = """
+apiVersion: weir.dev/v1alpha1
+kind: InterceptionPolicy
+metadata: {name: p}
+spec:
+  rules:
+    - name: api
+      match: {hosts: [api.example.com]}
+      action: Intercept
+      http:
+        - {name: read, match: {methods: [GET], paths: [{value: /v1}]}, setRequestHeaders: [{name: X-A, value: b}],
+           removeResponseHeaders: [Server], delay: 2s}
+        - {name: key, match: {headers: [{name: X-Key}]}, credentialFrom: {header: Authorization, file: /run/key}}
+        - {name: cut, match: {methods: [TRACE]}, abort: true}
+        - {action: Deny, status: 451}
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "decision", "rule", "effects"),
+    [
+        (
+            ["--path", "/v1/x?y"], "allow", "p/api/read",
+            ["it waits 2 s", "x-a of the request is set", "server of the answer is removed"],
+        ),
+        (["--method", "POST"], "deny", "p/api/http-4", ["it is answered with status 451"]),
+        (["--header", "X-Key: 1"], "allow", "p/api/key", ["authorization gets the credential of /run/key"]),
+        (["--method", "TRACE"], "deny", "p/api/cut", ["it is answered by a reset"]),
+    ],
+)  # fmt: skip
+def test_a_request_is_explained(  # noqa: PLR0917 - what is asked and what is told
+    tmp_path, capsys, argv, decision, rule, effects
+):
+    file = tmp_path / "p.yaml"
+    file.write_text(REQUESTS)
+    ask = ["explain", "-f", str(file), "--host", "api.example.com", *argv]
+    assert main([*ask, "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["request"] == {"decision": decision, "rule": rule, "effects": effects}
+    assert main(ask) == 0
+    out = capsys.readouterr().out
+    assert f"request:  {decision}\nrule:     {rule}\n" in out
+    assert "".join(f"then:     {what}\n" for what in effects) in out
+
+
+def test_a_request_is_not_explained_where_it_is_not_read(tmp_path, capsys):
+    file = tmp_path / "p.yaml"
+    file.write_text(REQUESTS)
+    assert main(["explain", "-f", str(file), "--host", "api.example.com", "--protocol", "tcp", "--path", "/"]) == 0
+    assert "request:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [["--path", "v1"], ["--header", "X-A"], ["--header", "X A: b"]])
+def test_a_request_that_is_none_is_refused(argv, capsys):
+    with pytest.raises(SystemExit):
+        main(["explain", "--host", "a.test", *argv])
+    assert "allowed:" in capsys.readouterr().err
