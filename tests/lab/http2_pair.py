@@ -29,7 +29,7 @@ class Told:
         self.answers += 1
 
     def finished(self, status: int | None, error: RequestError | None = None) -> None:
-        self.ends.append((status, error))
+        self.ends.append((status, error or self.verdict.error))
 
 
 class Requests:

@@ -17,6 +17,7 @@ type Handler = Callable[[Piece], bytes | None]
 """Is told of a piece; returns what goes on in its place, or None: itself."""
 
 _MAX_UNACKNOWLEDGED = 64
+_MAX_REWRITTEN = 1 << 20
 _NO_TABLE = (0,)
 """What blocks that are written anew begin with: a table of no size is allowed whatever the receiver announces, so that
 they may change places with its SETTINGS and with each other (RFC 7541, section 4.2)."""
@@ -29,7 +30,7 @@ class Lane:
     """Frames of one direction. `feed` them; `take` what goes on; `insert` frames of our own between them."""
 
     __slots__ = (
-        "_acknowledged", "_handlers", "_index", "_inserts", "_least", "_out", "_pieces", "_sent_sizes", "_started", "_walk",
+        "_acknowledged", "_handlers", "_index", "_inserts", "_least", "_out", "_pieces", "_rewritten", "_sent_sizes", "_started", "_walk",
         "_within", "decoder", "rewrites", "stalled",
     )  # fmt: skip
 
@@ -45,6 +46,8 @@ class Lane:
         self._index = 0
         self._out: list[bytes | memoryview] = []
         self._inserts: list[bytes] = []
+        self._rewritten = 0
+        """Bytes of blocks that were written anew out of what was fed last."""
         self._started = False
         self._within = False
         """Whether what went on so far ends in the middle of a frame."""
@@ -76,6 +79,7 @@ class Lane:
 
     def feed(self, data: bytes) -> None:
         """Take bytes in. Raises `FrameError` after what came before the error went on."""
+        self._rewritten = 0
         self._pieces = self._walk.feed(data)
         self._index = 0
         self.go_on()
@@ -158,6 +162,9 @@ class Lane:
         if edits is not None:
             never, fields = never | frozenset(edits.add), edited(block, edits)
         fragment = encode(fields, never, _NO_TABLE)
+        self._rewritten += len(fragment)
+        if self._rewritten > _MAX_REWRITTEN:
+            raise http2.FrameError(ErrorCode.ENHANCE_YOUR_CALM, "header blocks that stand for far more than they are")
         if piece.type == http2.PUSH_PROMISE:
             return http2.push_promise_frames(piece.stream, framed.promised, fragment)
         return http2.headers_frames(piece.flags, piece.stream, fragment, framed.priority)
