@@ -44,10 +44,10 @@ class Machine:
             fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
         return self
 
-    def run(self, script, *args, **environment):
+    def run(self, script, *args, cwd=ROOT, **environment):
         """The exit status, and all that was printed."""
         done = subprocess.run(
-            [KIND / script, *args], capture_output=True, text=True, check=False, timeout=60,
+            [KIND / script, *args], capture_output=True, text=True, check=False, timeout=60, cwd=cwd,
             env={"PATH": str(self.path), "TMPDIR": str(self.home), **environment},
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
@@ -91,18 +91,18 @@ def test_a_cluster_is_made_with_images_weir_and_samples(machine, family):
     status, said = machine.run("up", "--family", family, "--name", "try", "--", "--set", "serving.replicas=1")
     assert status == 0, said
     kind = machine.asked("kind")
-    assert f"create cluster --name try --config kind/clusters/{family}.yaml --wait 180s" in kind
+    assert f"create cluster --name try --config {KIND}/clusters/{family}.yaml --wait 180s" in kind
     assert [call for call in kind if call.startswith("load")] == [
-        f"load image-archive build/images/{image}.tar --name try" for image in ("sidecar", "control")
+        f"load image-archive {ROOT}/build/images/{image}.tar --name try" for image in ("sidecar", "control")
     ]
-    assert machine.asked("make") == ["--no-print-directory images"]
+    assert machine.asked("make") == [f"--no-print-directory -C {ROOT} images"]
     (helm,) = machine.asked("helm")
-    assert helm.startswith("--kube-context kind-try upgrade --install weir charts/weir --namespace weir-system")
+    assert helm.startswith(f"--kube-context kind-try upgrade --install weir {ROOT}/charts/weir --namespace weir-system")
     assert helm.endswith("--set serving.replicas=1")
     kubectl = machine.asked("kubectl")
     assert all(call.startswith("--context kind-try ") for call in kubectl)
     applied = [call.split()[-1] for call in kubectl if " apply " in call]
-    assert applied == ["kind/samples/policies", "kind/samples"]
+    assert applied == [f"{KIND}/samples/policies", f"{KIND}/samples"]
     assert "kind/down --name try" in said
 
 
@@ -129,7 +129,7 @@ def test_a_given_cluster_needs_no_kind_and_no_docker(machine):
     assert status == 0, said
     assert "using the cluster theirs of /their.kubeconfig" in said
     (helm,) = machine.asked("helm")
-    assert helm.startswith("upgrade --install weir charts/weir")
+    assert helm.startswith("upgrade --install weir ")
 
 
 @pytest.mark.parametrize("script", ["up", "down"])
@@ -139,6 +139,16 @@ def test_no_cluster_is_touched_because_it_is_the_current_one(machine, script):
     assert status == 1
     assert "KUBECONFIG, which is not set" in said
     assert (machine.asked("helm"), machine.asked("kubectl")) == ([], [])
+
+
+def test_samples_are_found_from_where_the_caller_is(machine):
+    complete(machine)
+    own = machine.home / "own"
+    own.mkdir()
+    (own / "kustomization.yaml").touch()
+    status, said = machine.run("up", "--samples", "own", cwd=machine.home)
+    assert status == 0, said
+    assert any(call.endswith("apply -k own") for call in machine.asked("kubectl"))
 
 
 def test_an_old_kubernetes_is_refused(machine):
@@ -230,7 +240,9 @@ def test_shellcheck_finds_nothing():
     scripts = [path for directory in (KIND, ROOT / "scripts") for path in directory.iterdir() if is_shell(path)]
     assert KIND / "up" in scripts
     # SC2016: a program in single quotes is for another shell.
-    done = subprocess.run([shellcheck(), "--exclude=SC2016", *scripts], capture_output=True, text=True, check=False, env=os.environ)
+    done = subprocess.run(
+        [shellcheck(), "--exclude=SC2016", *scripts], capture_output=True, text=True, check=False, env=os.environ
+    )
     assert done.returncode == 0, done.stdout
 
 
