@@ -110,7 +110,7 @@ class PodSidecar:
             self._origin = Origin(socket.create_server((FAR[4], ORIGIN_PORT)), leaf)
         self.control = self.control_plane().__enter__()
         self.make_directories()
-        self.pod.apply(self.config)
+        self.load_rules()
         self.start()
         return self
 
@@ -120,6 +120,10 @@ class PodSidecar:
         self._origin.close()
         self.pod.remove()
         shutil.rmtree(self.directory)
+
+    def load_rules(self) -> None:
+        """What the init container does in the kernel."""
+        self.pod.apply(self.config)
 
     def control_plane(self, name: str = FAR[4], authority: Authority | None = None) -> ControlPlane:
         """Another server of the stream at the same address."""

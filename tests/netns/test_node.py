@@ -18,7 +18,8 @@ from netns.capture_lab import FAMILY, FAR, Pod, acting_as, inside
 from netns.pod_sidecar import PodSidecar, eventually
 from weir_sidecar.contract import handover
 from weir_sidecar.contract.config import FailureMode, Setup, SidecarConfig
-from weir_sidecar.netsetup import answers, capture
+from weir_sidecar.edge.rules_answer import has_rules
+from weir_sidecar.netsetup import capture
 
 pytestmark = [
     pytest.mark.netns,
@@ -81,7 +82,7 @@ def test_captures_a_pod_and_leaves_the_result_as_it_was(node: Node, netns: str) 
 def test_only_the_proxys_user_finds_that_rules_are_there(node: Node, netns: str) -> None:
     def found(uid: int) -> bool:
         with inside(NAME), acting_as(uid):
-            return answers.has_rules(CNI)
+            return has_rules(CNI)
 
     assert not found(PROXY)
     node.api.add("shop/web-1", CNI)
@@ -238,6 +239,13 @@ class BareSidecar(PodSidecar):
     def make_directories(self) -> None:
         super().make_directories()
         (self.directory / "token").chmod(0o644)
+
+    def load_rules(self) -> None:
+        """The agent does."""
+        self.pod.config = self.config
+        self.set_up()
+
+    def set_up(self) -> None:
         self.node.api.add("shop/web-1", self.config)
         done = self.node.ask("ADD", f"/run/netns/{self.pod.pod}", container="c-sidecar")
         assert done.returncode == 0, done.stdout
@@ -276,6 +284,18 @@ def test_a_sidecar_without_any_capability_serves(node: Node, pod: Pod, failure_m
         assert pod.udp(4, 123) == "far"
         node.start()
         assert sidecar.issuer() == "weir"
+
+
+def test_a_pod_without_rules_that_fails_open_runs_uncaptured_and_ready(node: Node, pod: Pod) -> None:
+    class Missed(BareSidecar):
+        def set_up(self) -> None:
+            """Nobody does."""
+
+    with Missed(pod, node) as sidecar:
+        assert "this pod is not captured" in sidecar.log
+        assert sidecar.probe("/readyz") == 200
+        assert sidecar.issuer() == "origin"
+        assert pod.udp(4, 53) == "far"
 
 
 def test_what_is_handed_over_sends_nothing_from_other_addresses(node: Node, pod: Pod) -> None:

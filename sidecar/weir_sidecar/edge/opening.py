@@ -9,7 +9,7 @@ import msgspec
 
 from weir_sidecar.certs.bundle import SYSTEM_BUNDLES, system_bundles, system_roots
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import CaptureMode, ConfigError, Setup, SidecarConfig
+from weir_sidecar.contract.config import CaptureMode, ConfigError, FailureMode, Setup, SidecarConfig
 from weir_sidecar.core.held import hold
 from weir_sidecar.edge import config_file, privileges, resolver
 from weir_sidecar.edge.context import Endpoint
@@ -17,7 +17,8 @@ from weir_sidecar.edge.handed_over import HandedOver
 from weir_sidecar.edge.listeners import Listeners
 from weir_sidecar.edge.privileges import Capability
 from weir_sidecar.edge.records import open_record_file, open_stdout
-from weir_sidecar.edge.sockets import OwnSockets, Sockets
+from weir_sidecar.edge.rules_answer import has_rules
+from weir_sidecar.edge.sockets import NoSockets, OwnSockets, Sockets
 from weir_sidecar.edge.stream_client import PodIdentity
 from weir_sidecar.edge.syn_hold import SynTap
 from weir_sidecar.edge.tidy import malloc_trim
@@ -73,7 +74,7 @@ def open_all(options: Options, say: Callable[[str], None]) -> Opened:
         state_dir=state_dir,
         record=record,
         # Before the listeners: from the moment they are there, the rules hold every SYN.
-        tap=sockets.tap() if _connects_first(config) else None,
+        tap=sockets.tap() if _connects_first(config) and not isinstance(sockets, NoSockets) else None,
         listeners=sockets.listeners(),
         sockets=sockets,
         resolver=_resolver(config),
@@ -83,9 +84,16 @@ def open_all(options: Options, say: Callable[[str], None]) -> Opened:
 
 
 def _sockets(config: SidecarConfig, say: Callable[[str], None]) -> Sockets:
+    if config.setup is not Setup.CNI:
+        return OwnSockets(config)
+    if config.failure_mode is FailureMode.OPEN and not has_rules(config):
+        say(
+            "this pod is not captured: the CNI plugin weir-cni did not run when its sandbox was made; failureMode is Open, so it"
+            " runs all the same, and its flows go direct. Make the pod anew"
+        )
+        return NoSockets()
     # Without TPROXY no socket takes a capability.
-    handed_over = config.setup is Setup.CNI and config.capture.mode is CaptureMode.TPROXY
-    return HandedOver(config, say) if handed_over else OwnSockets(config)
+    return HandedOver(config, say) if config.capture.mode is CaptureMode.TPROXY else OwnSockets(config)
 
 
 def _open_record(record: str | None) -> int | None:

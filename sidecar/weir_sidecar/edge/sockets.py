@@ -1,5 +1,6 @@
 """The sockets that take a capability to open: by this process itself, or by the node's agent (`edge.handed_over`)."""
 
+import errno
 from socket import socket
 from typing import Protocol
 
@@ -26,6 +27,26 @@ class Sockets(Protocol):
 
     def reply(self, source: Sockaddr) -> socket:
         """A UDP socket bound to `source`, which need not be an address of this host."""
+
+
+class NoSockets:
+    """For a pod that has no rules, and runs all the same: nothing comes that could be served."""
+
+    def listeners(self) -> Listeners:
+        """See `Sockets`."""
+        return Listeners(tcp=(), udp=(), ipv6=False)
+
+    def tap(self) -> SynTap:
+        """See `Sockets`. Nobody asks."""
+        raise OSError(errno.EPERM, "this pod has no rules that would hold a SYN")
+
+    def unreachable(self) -> Unreachable:
+        """See `Sockets`."""
+        return Unreachable({})
+
+    def reply(self, source: Sockaddr) -> socket:  # noqa: ARG002
+        """See `Sockets`. Nobody asks."""
+        raise OSError(errno.EPERM, "this pod has no rules that would bring a datagram")
 
 
 class OwnSockets(msgspec.Struct, frozen=True):

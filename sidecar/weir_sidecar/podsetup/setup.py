@@ -23,8 +23,9 @@ from weir_sidecar.contract import pod as paths
 from weir_sidecar.contract.config import ConfigError, FailureMode, Setup, SidecarConfig
 from weir_sidecar.edge import authority_files, privileges
 from weir_sidecar.edge.privileges import Capability
+from weir_sidecar.edge.rules_answer import has_rules
 from weir_sidecar.netfilter.literals import RulesetError
-from weir_sidecar.netsetup import answers, capture
+from weir_sidecar.netsetup import capture
 from weir_sidecar.netsetup.commands import CaptureError
 from weir_sidecar.podsetup import trust_files
 from weir_sidecar.podsetup.errors import SetupError
@@ -52,7 +53,7 @@ class Edge(msgspec.Struct, frozen=True):
     apply: Callable[[SidecarConfig], None]
     check: Callable[[SidecarConfig], tuple[str, ...]]
     answers: Callable[[SidecarConfig], bool]
-    """Whether rules are here, asked without a capability (`netsetup.answers`)."""
+    """Whether rules are here, asked without a capability (`edge.rules_answer`)."""
     status: Callable[[], privileges.Status]
     drop: Callable[[int, int], object]
     now: Callable[[], dt.datetime]
@@ -234,7 +235,7 @@ def edge_of(now: Callable[[], dt.datetime], warn: Callable[[str], None]) -> Edge
     return Edge(
         apply=capture.apply,
         check=capture.check,
-        answers=answers.has_rules,
+        answers=has_rules,
         status=privileges.read_status,
         drop=lambda uid, gid: privileges.drop(uid, gid, keep=()),
         now=now,
