@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,6 +225,53 @@ def test_another_user_is_given_nothing(node: Node, netns: str) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
         assert len(descriptors) == given
+
+
+# In a user namespace of its own, with the pod's network namespace; asks for listeners as the user whose number it reads.
+_OTHER_USERS = f"""
+import os, socket, sys
+os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET)
+print("made", flush=True)
+uid = int(sys.stdin.readline())
+os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
+asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+asking.connect({handover.ADDRESS!r})
+asking.settimeout(5)
+try:
+    asking.send(b'{{"want": "listeners"}}')
+    descriptors = socket.recv_fds(asking, 4096, 8)[1]
+except (BrokenPipeError, ConnectionResetError):
+    descriptors = []
+transparent = [socket.socket(fileno=one).getsockopt(socket.SOL_IP, socket.IP_TRANSPARENT) for one in descriptors[::2]]
+print(len(descriptors), transparent, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("uid", "given"), [(PROXY, "4 [1, 1]"), (0, "0 []"), (1000, "0 []")])
+def test_a_pod_with_users_of_its_own(node: Node, tmp_path: Path, uid: int, given: str) -> None:
+    """`hostUsers: false`: UIDs are the pod's, for the rules and for who may have sockets."""
+    program = [sys.executable, "-I", "-c", _OTHER_USERS]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as pod:
+        assert pod.stdin
+        assert pod.stdout
+        assert pod.stdout.readline() == "made\n"
+        for kind in ("uid", "gid"):
+            Path(f"/proc/{pod.pid}/{kind}_map").write_text("0 100000 65536\n")
+        netns = tmp_path / "netns"
+        netns.touch()
+        subprocess.run(["mount", "--bind", f"/proc/{pod.pid}/ns/net", str(netns)], check=True)
+        try:
+            node.api.add("shop/web-1", CNI)
+            done = node.ask("ADD", str(netns), container=f"users-{uid}")
+            assert done.returncode == 0, done.stdout
+            # The agent listens once it has heard of it.
+            assert node.ask("CHECK", str(netns), container=f"users-{uid}").returncode == 0
+            pod.stdin.write(f"{uid}\n")
+            pod.stdin.flush()
+            assert pod.stdout.readline() == f"{given}\n", node.log
+        finally:
+            subprocess.run(["umount", str(netns)], check=True)
+            node.ask("DEL", container=f"users-{uid}")
 
 
 class BareSidecar(PodSidecar):

@@ -70,17 +70,14 @@ def _serve(  # noqa: PLR0913 - all that a request needs
     connection: socket.socket, agent: Agent, *, reader: PodReader, records: Records, features: Features, image: str
 ) -> None:
     """One request of the plugin, in a child."""
-    entered: list[int] = []
 
     def enter(path: str) -> None:
-        netns = namespaces.open_netns(path)
-        namespaces.enter_network(netns)
-        entered.append(netns)
+        namespaces.enter_network(namespaces.open_netns(path))
 
     began = time.monotonic()
 
     def listen(record: Record) -> None:
-        agent.listen_for(record.container_id, entered[0])
+        agent.listen_for(record.container_id)
         _say(f"captured pod {record.namespace}/{record.name} in {(time.monotonic() - began) * 1000:.0f} ms")
 
     edge = plugin.Edge(

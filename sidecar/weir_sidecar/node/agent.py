@@ -100,7 +100,7 @@ class Agent:
 
     # -- for the plugin's children ----------------------------------------------------------------------------------------
 
-    def listen_for(self, container_id: str, netns: int) -> None:
+    def listen_for(self, container_id: str) -> None:
         """Open the hand-over socket of a pod, in whose network namespace this child is. Raises OSError."""
         try:
             listener = handing.listen()
@@ -108,6 +108,8 @@ class Agent:
             if error.errno == errno.EADDRINUSE and container_id in self._pods:
                 return
             raise
+        # Not the descriptor that the runtime's path led to: it would keep the runtime from unmounting that.
+        netns = namespaces.current_network()
         message = msgspec.json.encode(Note(container_id, listening=True))
         socket.send_fds(self._outbox, [message], [listener.fileno(), netns])
 
@@ -176,7 +178,7 @@ class Agent:
             self._records.remove(container_id)
             return
         namespaces.enter_network(netns)
-        self.listen_for(container_id, netns)
+        self.listen_for(container_id)
 
     def _hear(self) -> None:
         data, descriptors, _, _ = socket.recv_fds(self._inbox, _NOTE_BYTES, 2)

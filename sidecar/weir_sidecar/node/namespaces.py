@@ -31,6 +31,11 @@ def enter_network(netns: int) -> None:
     os.setns(netns, os.CLONE_NEWNET)
 
 
+def current_network() -> int:
+    """A descriptor of the network namespace that this process is in; it belongs to no mount."""
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
 def enter_owner(netns: int) -> None:
     """Be in the user namespace that the network namespace belongs to: with `hostUsers: false` it is the pod's own.
 
