@@ -34,7 +34,7 @@ class Surroundings:
             requests=RequestPolicy(config),
             names=LearnedNames(),
             record=self.records.append,
-            record_request=self.requests.append,
+            record_request=lambda told: self.requests.append(told.record()),
             now=lambda: self.time,
             wall=lambda: "2026-01-01T00:00:00.000Z",
             new_id=lambda: f"f{next(self._ids)}",

@@ -5,11 +5,13 @@ Nothing in the edge reads a clock, makes an id or writes a record by any other w
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
 from weir_sidecar.contract.config import SidecarConfig
-from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Protocol, Reason
+from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Reason
+from weir_sidecar.contract.flow import Protocol as FlowProtocol
 from weir_sidecar.contract.request import RequestRecord
 from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
@@ -17,6 +19,13 @@ from weir_sidecar.core.verdict import FlowFacts, Verdict
 
 type Endpoint = tuple[str, int]
 """Address as text, and port."""
+
+
+class ToldRequest(Protocol):
+    """An HTTP request that has ended."""
+
+    def record(self) -> RequestRecord:
+        """Its one record."""
 
 
 class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
@@ -28,8 +37,8 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
     names: LearnedNames
     record: Callable[[FlowRecord], None]
     """Takes each flow's one record, when the flow has ended."""
-    record_request: Callable[[RequestRecord], None]
-    """Takes each HTTP request's one record, when the request has ended."""
+    record_request: Callable[[ToldRequest], None]
+    """Takes each HTTP request when it has ended, and asks it for its record a little later."""
     now: Callable[[], float]
     """Monotonic seconds."""
     wall: Callable[[], str]
@@ -46,7 +55,7 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
         """
         address, port = destination
         facts = FlowFacts(
-            protocol=Protocol.TCP,
+            protocol=FlowProtocol.TCP,
             address=address,
             port=port,
             host=self.names.name_of(address, self.now()),
@@ -72,7 +81,7 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
                 time=self.wall(),
                 id=self.new_id(),
                 client=Client(uid, address=client[0]),
-                protocol=Protocol.TCP,
+                protocol=FlowProtocol.TCP,
                 host=host,
                 sni=None,
                 address=destination[0],

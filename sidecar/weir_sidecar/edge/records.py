@@ -12,7 +12,8 @@ from collections.abc import Callable
 from itertools import islice
 
 from weir_sidecar.contract.flow import FlowRecord, encode_record
-from weir_sidecar.contract.request import RequestRecord, encode_request
+from weir_sidecar.contract.request import encode_request
+from weir_sidecar.edge.context import ToldRequest
 from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
 
 RING = 1000
@@ -21,6 +22,7 @@ FILE_BACKLOG = 4 << 20
 """Bytes that may wait for a file that takes no more at the moment (a pipe that is read slowly)."""
 _GATHER = 0.02
 """Seconds for which the records of requests are gathered: each delivery is a system call, which costs as much as a request."""
+_MOST_TOLD = 1024
 _RETRY = 0.05
 _BATCH = 256
 
@@ -64,6 +66,7 @@ class RecordSink:
         self._loop = loop
         self._metrics = metrics
         self._ring: deque[bytes] = deque(maxlen=RING)
+        self._told: list[ToldRequest] = []
         self._fresh: list[bytes] = []
         self._followers: list[Follower] = []
         self._file = None if file is None else _LineFile(file, metrics, warn)
@@ -72,18 +75,28 @@ class RecordSink:
 
     def __call__(self, record: FlowRecord) -> None:
         """Take the record of a flow that has ended."""
+        self._settle()
         self._metrics.count(record)
         if not self._fresh or self._gathering is not None:
             self._stop_gathering()
             self._loop.call_soon(self._deliver)
         self._take(encode_record(record))
 
-    def request(self, record: RequestRecord) -> None:
-        """Take the record of an HTTP request that has ended."""
-        self._metrics.count_request(record)
-        if not self._fresh:
+    def request(self, told: ToldRequest) -> None:
+        """Take an HTTP request that has ended."""
+        if not self._told and not self._fresh:
             self._gathering = self._loop.call_later(_GATHER, self._deliver)
-        self._take(encode_request(record))
+        self._told.append(told)
+        if len(self._told) >= _MOST_TOLD:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Make the lines of the requests that were taken: many at once cost half of what each alone would."""
+        told, self._told = self._told, []
+        for one in told:
+            record = one.record()
+            self._metrics.count_request(record)
+            self._take(encode_request(record))
 
     def _take(self, line: bytes) -> None:
         self._ring.append(line)
@@ -96,6 +109,7 @@ class RecordSink:
 
     def last(self, count: int = RING) -> list[bytes]:
         """The last records, oldest first, each a line with its newline."""
+        self._settle()
         return list(self._ring)[-count:] if count > 0 else []
 
     def follow(self, follower: Follower) -> Callable[[], None]:
@@ -117,6 +131,7 @@ class RecordSink:
 
     def _deliver(self) -> None:
         self._stop_gathering()
+        self._settle()
         lines, self._fresh = self._fresh, []
         if not lines:
             return  # a new follower had them delivered before their turn

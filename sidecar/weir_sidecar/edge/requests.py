@@ -35,7 +35,8 @@ class Request:
     """One request on its way. `request_bytes` and `response_bytes` (of bodies) are the relay's to count."""
 
     __slots__ = (
-        "_facts", "_flow", "_number", "_started", "_ttfb", "ended", "request_bytes", "response_bytes", "verdict",
+        "_duration", "_error", "_facts", "_flow", "_number", "_started", "_status", "_time", "_ttfb", "ended",
+        "request_bytes", "response_bytes", "verdict",
     )  # fmt: skip
 
     def __init__(self, flow: "FlowRequests", number: int, facts: RequestFacts, verdict: RequestVerdict) -> None:
@@ -48,6 +49,10 @@ class Request:
         self.request_bytes = 0
         self.response_bytes = 0
         self.ended = False
+        self._time = ""
+        self._duration = 0.0
+        self._status: int | None = None
+        self._error: RequestError | None = None
 
     def answered(self) -> None:
         """The upstream's answer begins; interim ones (1xx) count. Only the first call does."""
@@ -59,28 +64,33 @@ class Request:
         if self.ended:
             return
         self.ended = True
-        flow, facts, verdict = self._flow, self._facts, self.verdict
-        context = flow.context
-        ttfb = self._ttfb
-        context.record_request(
-            # In the order of the fields: with their names it would cost a third more.
-            RequestRecord(
-                context.wall(),
-                flow.id,
-                self._number,
-                flow.version,
-                facts.host,
-                str(facts.method, "ascii", "backslashreplace"),
-                told_path(facts.path, facts.query),
-                status,
-                self.request_bytes,
-                self.response_bytes,
-                None if ttfb is None else int(ttfb * 1e6) / 1000,
-                int((context.now() - self._started) * 1e6) / 1000,
-                verdict.rule,
-                verdict.decision,
-                error or verdict.error,
-            )
+        context = self._flow.context
+        self._time = context.wall()
+        self._duration = context.now() - self._started
+        self._status = status
+        self._error = error
+        context.record_request(self)
+
+    def record(self) -> RequestRecord:
+        """What is told of it, when it has ended."""
+        flow, facts, verdict, ttfb = self._flow, self._facts, self.verdict, self._ttfb
+        # In the order of the fields: with their names it would cost a third more.
+        return RequestRecord(
+            self._time,
+            flow.id,
+            self._number,
+            flow.version,
+            facts.host,
+            str(facts.method, "ascii", "backslashreplace"),
+            told_path(facts.path, facts.query),
+            self._status,
+            self.request_bytes,
+            self.response_bytes,
+            None if ttfb is None else int(ttfb * 1e6) / 1000,
+            int(self._duration * 1e6) / 1000,
+            verdict.rule,
+            verdict.decision,
+            self._error or verdict.error,
         )
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason, encode_record
+from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord
 from weir_sidecar.edge import records as module
 from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
 from weir_sidecar.edge.records import RING, RecordSink, open_record_file, open_stdout
@@ -250,3 +251,60 @@ def test_standard_output_may_be_a_socket():
     with ours, theirs:
         assert on_stdout(theirs.fileno(), opened)[:7] == "(False,"
         assert ours.recv(100) == b"line\n"
+
+
+class Told:
+    """A request that has ended."""
+
+    def __init__(self, number):
+        self._number = number
+
+    def record(self):
+        return RequestRecord(
+            time="2026-01-01T00:00:00Z", flow="1", number=self._number, protocol=HTTPVersion.HTTP1, host="example.com",
+            method="GET", path="/", status=200, request_bytes=0, response_bytes=1, ttfb_ms=1.0, duration_ms=2.0,
+            rule=None, decision=RequestDecision.ALLOW,
+        )  # fmt: skip
+
+
+def names(lines):
+    """Flows by their id, requests by their number with #."""
+    read = [msgspec.json.decode(line) for line in lines]
+    return [f"#{one['number']}" if "record" in one else one["id"] for one in read]
+
+
+def test_requests_are_gathered_and_come_before_the_flow_that_ends_after_them():
+    with open_sink() as sink:
+        delivered = []
+        sink.sink.follow(lambda lines: delivered.append(names(lines)) or 0)
+        sink.sink.request(Told(1))
+        sink.sink.request(Told(2))
+        sink.turn()
+        assert delivered == []
+        sink.take(7)
+        sink.sink.request(Told(3))
+        sink.turn()
+        assert delivered == [["#1", "#2", "7", "#3"]]
+        sink.sink.request(Told(4))
+        sink.turn(0.1)
+        assert delivered[1:] == [["#4"]]
+        assert b'weir_requests_total{protocol="http/1.1",status="2xx",decision="allow"} 4' in sink.metrics.render()
+
+
+def test_what_was_gathered_is_among_the_last_and_is_delivered_at_the_end(tmp_path):
+    path = tmp_path / "records"
+    with open_sink(open_record_file(str(path))) as sink:
+        sink.sink.request(Told(1))
+        assert names(sink.sink.last()) == ["#1"]
+        sink.sink.request(Told(2))
+    assert names(path.read_bytes().splitlines()) == ["#1", "#2"]
+
+
+def test_many_requests_at_once_are_all_told():
+    with open_sink() as sink:
+        delivered = []
+        sink.sink.follow(lambda lines: delivered.extend(names(lines)) or 0)
+        for number in range(3000):
+            sink.sink.request(Told(number))
+        sink.turn(0.1)
+        assert delivered == [f"#{number}" for number in range(3000)]
