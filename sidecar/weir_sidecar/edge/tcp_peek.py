@@ -13,6 +13,7 @@ import msgspec
 from weir_sidecar.edge.dial import Dial
 from weir_sidecar.edge.waiting import Readers, has_hung_up
 from weir_sidecar.wire.clienthello import ClientHello, MalformedClientHello, NeedMore, parse
+from weir_sidecar.wire.http2 import begins_http2
 from weir_sidecar.wire.sniff import Kind, http1_host, sniff
 
 _FIRST_PEEK = 4096
@@ -83,6 +84,7 @@ class Peeker:
         self._timeout = timeout
         self._wanted = 1
         self._unsure = False
+        self._awaits_preface = False
         self._begun: float | None = None
         self.readers = Readers(loop)
         self._deadline: float | None = None
@@ -99,7 +101,7 @@ class Peeker:
             if peeked:
                 self._ask_for(peeked, _UNSURE_SECONDS if dial is not None and self._unsure else self._timeout)
             fds = [self._client.fileno()]
-            if dial is not None and dial.connected and (self._begun is None or self._unsure):
+            if dial is not None and dial.connected and self._hears_server():
                 fds.append(dial.sock.fileno())
             writable = dial.sock.fileno() if dial is not None and not dial.connected else None
             limit = patience if self._deadline is None else self._deadline - self._loop.time()
@@ -107,11 +109,25 @@ class Peeker:
             if ready is None:
                 return self._settled(self._final()) if self._deadline is not None else None
             if dial is not None and ready == dial.sock.fileno():
-                if dial.connected:
+                if dial.connected and not self._is_http2(dial.sock):
                     return self._settled(Peeked(Opening.SERVER_FIRST))
                 dial.check()
             elif self._deadline is not None and not isinstance(self._look(final=False), Peeked) and self._ended():
                 return self._settled(self._final())
+
+    def _is_http2(self, upstream: socket) -> bool:
+        """Whether the server speaks first because either side of HTTP/2 may (RFC 9113, section 3.4): the client must, too."""
+        try:
+            self._awaits_preface = begins_http2(upstream.recv(_FIRST_PEEK, MSG_PEEK))
+        except OSError:
+            return False
+        if self._awaits_preface:
+            self._deadline = self._loop.time() + self._timeout
+            self.readers.release()  # what the server said stays readable, and would wake nobody else
+        return self._awaits_preface
+
+    def _hears_server(self) -> bool:
+        return not self._awaits_preface and (self._begun is None or self._unsure)
 
     def _look(self, *, final: bool) -> Peeked | int:
         try:
@@ -127,6 +143,8 @@ class Peeker:
         return needed
 
     def _final(self) -> Peeked:
+        if self._awaits_preface and self._begun is None:
+            return Peeked(Opening.SERVER_FIRST)
         peeked = self._look(final=True)
         assert isinstance(peeked, Peeked)
         return peeked

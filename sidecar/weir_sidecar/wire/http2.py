@@ -275,6 +275,17 @@ def _check(kind: int, flags: int, length: int, stream: int) -> None:
         raise FrameError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
 
 
+def begins_http2(data: bytes) -> bool:
+    """Whether a server's first bytes are SETTINGS, with which it begins HTTP/2 (section 3.4)."""
+    if len(data) < HEAD_BYTES:
+        return False
+    high, low, kind, flags, stream = _head.unpack_from(data)
+    length = high << 8 | low
+    return bool(
+        kind == SETTINGS and flags == stream == 0 and length <= MAX_CONTROL_BYTES and length % _setting.size == 0
+    )
+
+
 class HeaderBlock(msgspec.Struct, frozen=True, gc=False):
     """What HEADERS or PUSH_PROMISE with its CONTINUATIONs holds. `fragment`: what HPACK reads."""
 

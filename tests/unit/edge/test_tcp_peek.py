@@ -11,6 +11,7 @@ from lab.loopback import hello_of, no_cycles, open_files, pair, reset, run
 from samples.client_hello import alpn, client_hello, extension, message, records, server_name
 from weir_sidecar.edge.dial import Dial, DialError
 from weir_sidecar.edge.tcp_peek import Opening, Peeked, Peeker, classify
+from weir_sidecar.wire import http2
 
 HELLO, _ = hello_of("a.test")
 LARGE = client_hello(server_name(b"large.test"), extension(0x3333, bytes(16_000)), alpn(b"h2"))
@@ -234,6 +235,26 @@ def test_a_server_that_speaks_first_or_leaves_is_heard(speaks: bool) -> None:
             dial.sock.close()
 
     peeking(dialogue)
+
+
+@pytest.mark.parametrize(
+    ("said", "opening"), [(http2.PREFACE, Opening.HTTP2), (b"\x00", Opening.OPAQUE), (b"", Opening.SERVER_FIRST)]
+)
+def test_a_server_of_http2_that_speaks_first_does_not_hide_its_client(said: bytes, opening: Opening) -> None:
+    async def dialogue(bench: Bench) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            dial = Dial(server.getsockname())
+            task = bench.peek(dial)
+            accepted, _ = server.accept()
+            accepted.send(http2.settings_frame([(3, 100)]))
+            await asyncio.sleep(0.02)
+            assert not task.done()
+            bench.client.send(said)
+            assert await task == Peeked(opening)
+            accepted.close()
+            dial.sock.close()
+
+    peeking(dialogue, timeout=0.1)
 
 
 def test_a_client_that_began_to_speak_is_heard_out_although_the_server_speaks_too() -> None:
