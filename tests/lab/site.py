@@ -106,6 +106,7 @@ def _bytes(size: int) -> Response:
 _PAGES: dict[str, Callable[[Request, str], Response]] = {
     "hello": lambda request, rest: _whole(200, HELLO),
     "facts": lambda request, rest: _whole(200, json.dumps(request.facts).encode(), "application/json"),
+    "headers": lambda request, rest: _whole(200, json.dumps(request.headers).encode(), "application/json"),
     "bytes": lambda request, rest: _bytes(int(rest)),
     "digest": lambda request, rest: _whole(200, digest(request.body).encode()),
     "slow": lambda request, rest: Response(200, (("content-type", "text/plain"),), _slow()),

@@ -6,6 +6,8 @@ from OpenSSL import SSL
 
 from weir_sidecar.edge.tls_session import End, SessionEndedError
 
+_CHUNK = 65536
+
 
 class PlainSession:
     """What a relay asks of a session; see `tls_session.Session` for what each part is for."""
@@ -18,9 +20,9 @@ class PlainSession:
         self._send = sock.send
 
     def recv(self, size: int) -> bytes:
-        """Bytes that are there. Raises `SSL.WantReadError`, or what `ended` explains."""
+        """Bytes that are there, more than `size` at once where a record's size is not a limit. Raises `SSL.WantReadError`, or what `ended` explains."""
         try:
-            data = self._recv(size)
+            data = self._recv(max(size, _CHUNK))
         except BlockingIOError:
             raise SSL.WantReadError from None
         except OSError as error:
