@@ -15,7 +15,10 @@ def test_a_pod_is_intercepted_and_its_request_is_shown(weir, origin, shop):
     weir.apply({**pod, "metadata": {**pod["metadata"], "namespace": shop}})
     weir.wait_phase(shop, "hello", "Succeeded")
     assert [(call["ok"], call.get("weir")) for call in weir.calls(shop, "hello")] == [(True, True)] * 3
-    records = [json.loads(line) for line in weir.weir("flows", "-n", shop, "--pod", "hello", "-o", "json").splitlines()]
+    records = [
+        json.loads(line)
+        for line in weir.weir("flows", "-n", shop, "--pod", "hello", "--last", "100", "-o", "json").splitlines()
+    ]
     tls = [one for one in records if one["protocol"] == "tls" and "record" not in one]
     assert [(one["host"], one["decision"], one["reason"]) for one in tls] == [(origin.host, "intercept", "default")] * 3
     dns = [one for one in records if one["protocol"] == "dns"]
