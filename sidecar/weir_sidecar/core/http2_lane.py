@@ -75,7 +75,7 @@ class Lane:
     @property
     def backlog(self) -> int:
         """Bytes of our own that wait for a place."""
-        return sum(map(len, self._inserts))
+        return sum(map(len, self._inserts)) if self._inserts else 0
 
     def feed(self, data: bytes) -> None:
         """Take bytes in. Raises `FrameError` after what came before the error went on."""
@@ -130,12 +130,13 @@ class Lane:
 
     def take(self) -> bytes:
         """What goes on, once."""
-        if self._inserts and self._started and not self._within:
-            self._put_inserts()
         out = self._out
-        if not out:
+        if self._inserts:
+            if self._started and not self._within:
+                self._put_inserts()
+        elif not out:
             return b""
-        taken = bytes(out[0]) if len(out) == 1 else b"".join(out)
+        taken = b"".join(out) if len(out) != 1 else out[0] if isinstance(out[0], bytes) else bytes(out[0])
         out.clear()
         return taken
 

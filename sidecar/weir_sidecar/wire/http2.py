@@ -207,14 +207,14 @@ class FrameWalk:
             )
         if kind == DATA or kind > CONTINUATION:
             return self._passing(data, at, Piece(kind, flags, stream, at, at + HEAD_BYTES + length, length), pieces)
-        _check(kind, flags, length, stream)
-        if kind in _BLOCKS:
-            end = self._block_end(data, at, length, flags, stream)
-            flags |= END_HEADERS
-        else:
-            end = at + HEAD_BYTES + length
+        end = at + HEAD_BYTES + length
+        if kind != HEADERS or not flags & END_HEADERS or stream == 0:  # else it is what most frames are
+            _check(kind, flags, length, stream)
+            if kind in _BLOCKS:
+                end = self._block_end(data, at, length, flags, stream)
+                flags |= END_HEADERS
+        if end > len(data):
             self._need = end - at
-        if end == 0 or end > len(data):
             return at
         pieces.append(Piece(kind, flags, stream, at, end, length))
         return end
@@ -239,18 +239,16 @@ class FrameWalk:
         return end
 
     def _block_end(self, data: bytes, at: int, length: int, flags: int, stream: int) -> int:
-        """Where a header block ends that begins at `at`: with its last CONTINUATION. 0: it is not all there."""
+        """Where a header block ends that begins at `at`, with its last CONTINUATION; or that one's head, which is to come."""
         end = at + HEAD_BYTES + length
         count = 0
         while True:
             if end - at > MAX_BLOCK_BYTES or count > MAX_CONTINUATIONS:
                 raise FrameError(ErrorCode.ENHANCE_YOUR_CALM, "a header block of too many bytes, or frames")
             if flags & END_HEADERS:
-                self._need = end - at
                 return end
-            self._need = end - at + HEAD_BYTES
             if len(data) < end + HEAD_BYTES:
-                return 0
+                return end + HEAD_BYTES
             high, low, kind, flags, of = _head.unpack_from(data, end)
             length = high << 8 | low
             if kind != CONTINUATION or of & _STREAM != stream:
@@ -299,6 +297,8 @@ class HeaderBlock(msgspec.Struct, frozen=True, gc=False):
 def header_block(buffer: bytes, piece: Piece) -> HeaderBlock:
     """Take a header block out of its frames. Raises `FrameError`."""
     start, end = piece.start + HEAD_BYTES, piece.start + HEAD_BYTES + piece.length
+    if end == piece.end and piece.type == HEADERS and not piece.flags & (PADDED | HAS_PRIORITY):
+        return HeaderBlock(buffer[start:end])
     rest = end  # of the frames, behind the first
     if piece.flags & PADDED:
         padding = buffer[start] if start < end else 0
