@@ -6,40 +6,17 @@ No sysctl is set: packets come back over loopback with the route they were given
 src_valid_mark and ip_forward are not asked (tests/netns/test_switch.py holds them to it).
 """
 
-import msgspec
+import socket
+from collections.abc import Iterator
 
 from weir_sidecar.contract.config import CaptureMode, Marks, SidecarConfig
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.render import TABLE, loaded_as, render, render_removal
-from weir_sidecar.netsetup.commands import query, run
+from weir_sidecar.netsetup.commands import run
 from weir_sidecar.netsetup.features import detect
+from weir_sidecar.netsetup.rtnetlink import Routing, Rule
 
 _LOAD_ADVICE = "nothing was loaded; run `weir doctor` to see what this kernel lacks"
-
-
-class _Policy(msgspec.Struct, frozen=True):
-    """The policy rule and the route of one family. The table's number is the rule's priority too."""
-
-    flag: str
-    marks: Marks
-
-    @property
-    def rule(self) -> tuple[str, ...]:
-        table = str(self.marks.table)
-        return ("priority", table, "fwmark", f"{self.marks.mark:#x}/{self.marks.mask:#x}", "lookup", table)
-
-    def rules(self) -> list[str]:
-        """Marks of the rules at our priority that look up our table, as the kernel has them."""
-        table = str(self.marks.table)
-        return [
-            f"{row.get('fwmark', '0')}/{row.get('fwmask', '0xffffffff')}"
-            for row in query("ip", "-j", self.flag, "rule", "show")
-            if str(row["priority"]) == table and str(row.get("table")) == table
-        ]
-
-    def has_route(self) -> bool:
-        rows = query("ip", "-j", self.flag, "route", "show", "table", "all")
-        return any(str(row.get("table")) == str(self.marks.table) for row in rows)
 
 
 def apply(config: SidecarConfig, known: Features | None = None) -> None:
@@ -49,21 +26,24 @@ def apply(config: SidecarConfig, known: Features | None = None) -> None:
     """
     features = known or detect()
     text = render(config, features)
-    if config.capture.mode is CaptureMode.TPROXY:
-        run("ip", "link", "set", "dev", "lo", "up")
-        for policy in _policies(config.marks, features):
-            _add(policy)
-    if not _is_loaded(text):
-        run("nft", "--file", "-", stdin=text, advice=_LOAD_ADVICE)
-    if config.capture.mode is not CaptureMode.TPROXY:
-        _remove_policies(config.marks, features)
+    with Routing() as routing:
+        if config.capture.mode is CaptureMode.TPROXY:
+            routing.loopback_up()
+            for family in _families(features):
+                routing.add_route(family, config.marks.table)
+                routing.add_rule(family, _rule(config.marks))
+        if not _is_loaded(text):
+            run("nft", "--file", "-", stdin=text, advice=_LOAD_ADVICE)
+        if config.capture.mode is not CaptureMode.TPROXY:
+            _remove_policies(routing, config.marks, features)
 
 
 def remove(config: SidecarConfig) -> None:
     """Take away all that `apply` made, whatever config it was called with, if its marks were these."""
     features = detect()
     run("nft", "--file", "-", stdin=render_removal(features))
-    _remove_policies(config.marks, features)
+    with Routing() as routing:
+        _remove_policies(routing, config.marks, features)
 
 
 def check(config: SidecarConfig, known: Features | None = None) -> tuple[str, ...]:
@@ -73,17 +53,34 @@ def check(config: SidecarConfig, known: Features | None = None) -> tuple[str, ..
         [] if _is_loaded(render(config, features)) else [f"nft table inet {TABLE} is missing or of another config"]
     )
     if config.capture.mode is CaptureMode.TPROXY:
-        for policy in _policies(config.marks, features):
-            if policy.rules() != [policy.rule[3]]:
-                missing.append(f"ip {policy.flag} rule {' '.join(policy.rule)} is missing")
-            if not policy.has_route():
-                missing.append(f"ip {policy.flag} route local default dev lo table {config.marks.table} is missing")
+        with Routing() as routing:
+            for family in _families(features):
+                missing += _missing(routing, family, config.marks)
     return tuple(missing)
 
 
-def _policies(marks: Marks, features: Features) -> list[_Policy]:
-    """Of the families that loopback speaks here: where it does not, no route can be and no packet arrives."""
-    return [_Policy("-4", marks), *([_Policy("-6", marks)] if features.ipv6 and _loopback_has_ipv6() else [])]
+def _missing(routing: Routing, family: socket.AddressFamily, marks: Marks) -> Iterator[str]:
+    """The policy rule and the route of one family, where they are not there. The table's number is the rule's priority."""
+    flag = "-4" if family == socket.AF_INET else "-6"
+    if _ours(routing, family, marks) != [_rule(marks)]:
+        mark = f"{marks.mark:#x}/{marks.mask:#x}"
+        yield f"ip {flag} rule priority {marks.table} fwmark {mark} lookup {marks.table} is missing"
+    if not routing.has_route(family, marks.table):
+        yield f"ip {flag} route local default dev lo table {marks.table} is missing"
+
+
+def _rule(marks: Marks) -> Rule:
+    return Rule(priority=marks.table, mark=marks.mark, mask=marks.mask, table=marks.table)
+
+
+def _ours(routing: Routing, family: socket.AddressFamily, marks: Marks) -> list[Rule]:
+    """The rules at our priority that look up our table, as the kernel has them."""
+    return [rule for rule in routing.rules(family) if rule.priority == rule.table == marks.table]
+
+
+def _families(features: Features) -> tuple[socket.AddressFamily, ...]:
+    """Those that loopback speaks here: where it does not, no route can be and no packet arrives."""
+    return (socket.AF_INET, socket.AF_INET6) if features.ipv6 and _loopback_has_ipv6() else (socket.AF_INET,)
 
 
 def _loopback_has_ipv6() -> bool:
@@ -91,21 +88,12 @@ def _loopback_has_ipv6() -> bool:
         return file.read().strip() == "0"
 
 
-def _add(policy: _Policy) -> None:
-    run("ip", policy.flag, "route", "replace", "local", "default", "dev", "lo", "table", str(policy.marks.table))
-    found = policy.rules()
-    if policy.rule[3] not in found:
-        run("ip", policy.flag, "rule", "add", *policy.rule)
-
-
-def _remove_policies(marks: Marks, features: Features) -> None:
-    table = str(marks.table)
-    for flag in ("-4", "-6") if features.ipv6 else ("-4",):
-        policy = _Policy(flag, marks)
-        for mark in policy.rules():
-            run("ip", flag, "rule", "del", "priority", table, "fwmark", mark, "lookup", table)
-        if policy.has_route():
-            run("ip", flag, "route", "flush", "table", table)
+def _remove_policies(routing: Routing, marks: Marks, features: Features) -> None:
+    for family in (socket.AF_INET, socket.AF_INET6) if features.ipv6 else (socket.AF_INET,):
+        for rule in _ours(routing, family, marks):
+            routing.remove_rule(family, rule)
+        if routing.has_route(family, marks.table):
+            routing.remove_route(family, marks.table)
 
 
 def _is_loaded(text: str) -> bool:

@@ -1,9 +1,6 @@
-"""Runs nft and ip; every failure is a `CaptureError` that says what was run, what it said and what to do."""
+"""Runs nft; every failure is a `CaptureError` that says what was run, what it said and what to do."""
 
 import subprocess
-from typing import Any
-
-import msgspec
 
 _PACKAGES = {"nft": "nftables", "ip": "iproute2"}
 _SECONDS = 30
@@ -33,9 +30,3 @@ def run(*command: str, stdin: str = "", advice: str = "run `weir doctor` to see 
         said = " / ".join(line.strip() for line in done.stderr.splitlines() if line.strip())
         raise CaptureError(shown, said or f"exit status {done.returncode}", advice)
     return done.stdout
-
-
-def query(*command: str) -> list[dict[str, Any]]:
-    """Run `ip -j …` and return its rows; iproute2 prints nothing for an empty list. Raises `CaptureError`."""
-    text = run(*command)
-    return msgspec.json.decode(text, type=list[dict[str, Any]]) if text.strip() else []

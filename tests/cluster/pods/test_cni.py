@@ -83,6 +83,7 @@ def test_a_pod_waits_for_an_agent_that_is_away_and_running_ones_notice_nothing(
     cni.wait_calls(restricted, "before", lambda call: call["ok"] and call["weir"])
 
 
+@pytest.mark.timeout(400)
 def test_many_pods_at_once(cni, origin, restricted, note) -> None:
     cni.apply(policy("all", restricted))
     names = [f"many-{number}" for number in range(int(os.environ.get("WEIR_TEST_PODS", "10")))]

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from weir_sidecar.netsetup import commands
-from weir_sidecar.netsetup.commands import CaptureError, query, run
+from weir_sidecar.netsetup.commands import CaptureError, run
 
 
 def test_output_is_returned_and_stdin_given() -> None:
@@ -33,8 +33,3 @@ def test_a_program_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(commands, "_SECONDS", 0.01)
     with pytest.raises(CaptureError, match="no answer"):
         run(sys.executable, "-c", "import time; time.sleep(5)")
-
-
-def test_a_query_without_rows() -> None:
-    assert query("true") == []
-    assert query("echo", '[{"priority": 1}]') == [{"priority": 1}]
