@@ -8,6 +8,7 @@ from weir_sidecar.contract.flow import Protocol
 from weir_sidecar.contract.request import RequestError, RequestRecord
 from weir_sidecar.core.policy import Policy
 from weir_sidecar.core.verdict import FlowFacts
+from weir_sidecar.edge.first_bytes import FirstBytes
 from weir_sidecar.edge.relay_http1 import HTTP1Relay
 from weir_sidecar.edge.requests import FlowRequests
 
@@ -112,7 +113,7 @@ class RelayBench:
         self.aborted = False
         self.up, self.down = FakeWay(self._abort), FakeWay(self._abort)
         requests = FlowRequests(self.surroundings.context, "f1", facts, rule)
-        self.relay = HTTP1Relay(self.loop, requests, is_http=is_http)
+        self.relay = (HTTP1Relay if is_http else FirstBytes)(self.loop, requests)
         self.relay.attach(self.up, self.down)
 
     def _abort(self) -> None:

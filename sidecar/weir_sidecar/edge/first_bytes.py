@@ -1,8 +1,12 @@
-"""Tells by a decrypted flow's first bytes whether it is HTTP, where ALPN has not said so."""
+"""Tells by a decrypted flow's first bytes whether it is HTTP, and which, where ALPN has not said so."""
 
 import asyncio
-from typing import Protocol
 
+from weir_sidecar.contract.flow import FlowError
+from weir_sidecar.contract.request import RequestError
+from weir_sidecar.edge.relay_http1 import HTTP1Relay
+from weir_sidecar.edge.relay_http2 import HTTP2Reader
+from weir_sidecar.edge.relay_tls import TLSWay
 from weir_sidecar.edge.requests import FlowRequests
 from weir_sidecar.wire.sniff import Kind, sniff
 
@@ -10,63 +14,78 @@ _UNSURE_SECONDS = 0.1
 """How long first bytes that might still become a request are waited for."""
 
 
-class Reader(Protocol):
-    """Whom it tells."""
-
-    def is_http(self, data: bytes) -> bytes:
-        """It is HTTP/1.1: what of `data`, its first bytes, is passed on."""
-
-    def leave_unread(self) -> None:
-        """It is not."""
-
-    def pass_on(self, data: bytes) -> None:
-        """Send the upstream what was held back."""
-
-    def end_all(self) -> None:
-        """It must not go on."""
-
-
 class FirstBytes:
-    """Reads the client's first bytes until it is known what they are. `close` it in any case."""
+    """Reads what two ways move until it is known who has to. Call `attach`, then run the relay, then `close`."""
 
-    __slots__ = ("_held", "_loop", "_passing", "_reader", "_requests", "_timer")
+    __slots__ = ("_down", "_held", "_loop", "_passing", "_reader", "_requests", "_server_spoke", "_timer", "_up")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, requests: FlowRequests, reader: Reader) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, requests: FlowRequests) -> None:
         self._loop = loop
         self._requests = requests
-        self._reader = reader
         self._held = bytearray()
         self._passing = False
         """What is not known to be HTTP is passed on, and may yet turn out to be it."""
+        self._server_spoke = False
+        self._reader: HTTP1Relay | HTTP2Reader | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._up: TLSWay
+        self._down: TLSWay
 
-    def read(self, data: bytes) -> bytes:
-        """What of the bytes is passed on."""
+    @property
+    def error(self) -> FlowError | None:
+        """Who broke the connection by what could not be passed on, if anybody did."""
+        return self._reader.error if isinstance(self._reader, HTTP2Reader) else None
+
+    def attach(self, up: TLSWay, down: TLSWay) -> None:
+        """Read what these two move."""
+        self._up, self._down = up, down
+        up.on_bytes, up.on_end = self._from_client, self._client_ended
+        down.on_bytes = self._from_upstream
+
+    def close(self, error: RequestError) -> None:
+        """The relay has ended; `error` is what became of requests without their answer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reader is not None:
+            self._reader.close(error)
+        self._leave_unread()
+        # Each knows the other: without this their memory would wait for the garbage collector.
+        del self._up, self._down
+
+    def _from_upstream(self, data: bytes) -> bytes:
+        self._server_spoke = True
+        return data
+
+    def _from_client(self, data: bytes) -> bytes:
         self._held += data
         kind = sniff(memoryview(self._held))
         if kind is Kind.NEED_MORE:
             return self._need_more(data)
         if self._timer is not None:
             self._timer.cancel()
-        if not self._passing:
-            data = bytes(self._held)
-        governs, must_be_http = self._requests.governs, self._requests.must_be_http
-        if not self._passing and (kind is Kind.HTTP1 or (must_be_http and kind is not Kind.HTTP2)):
-            return self._reader.is_http(data)
-        if kind is not Kind.OPAQUE and governs:  # too late to decide about it, or in a form that is not read here
-            self._reader.end_all()
+        if self._passing:
+            return self._known_too_late(kind, data)
+        data = bytes(self._held)
+        if kind is Kind.HTTP2 and not self._server_spoke:
+            return self._hand_over(HTTP2Reader(self._loop, self._requests), data)
+        if kind is Kind.HTTP1 or (kind is Kind.OPAQUE and self._requests.must_be_http):
+            return self._hand_over(HTTP1Relay(self._loop, self._requests), data)
+        return self._known_too_late(kind, data)
+
+    def _hand_over(self, reader: HTTP1Relay | HTTP2Reader, data: bytes) -> bytes:
+        self._leave_unread()
+        self._reader = reader
+        reader.attach(self._up, self._down)
+        assert self._up.on_bytes is not None
+        return self._up.on_bytes(data)
+
+    def _known_too_late(self, kind: Kind, data: bytes) -> bytes:
+        """It is not HTTP; or it is, and its beginning has passed unread."""
+        if kind in {Kind.HTTP1, Kind.HTTP2} and self._requests.governs:
+            self._up.abort()
             return b""
-        self._reader.leave_unread()
+        self._leave_unread()
         return data
-
-    def ended(self) -> bytes:
-        """The client has ended: what was held back is passed on."""
-        return b"" if self._passing or self._requests.must_be_http else bytes(self._held)
-
-    def close(self) -> None:
-        """No more comes."""
-        if self._timer is not None:
-            self._timer.cancel()
 
     def _need_more(self, data: bytes) -> bytes:
         if self._passing:
@@ -81,5 +100,11 @@ class FirstBytes:
             return
         self._passing = True
         if not self._requests.governs:
-            self._reader.leave_unread()
-        self._reader.pass_on(bytes(self._held))
+            self._leave_unread()
+        self._up.inject(bytes(self._held))
+
+    def _client_ended(self) -> bytes:
+        return b"" if self._passing or self._requests.must_be_http else bytes(self._held)
+
+    def _leave_unread(self) -> None:
+        self._up.on_bytes = self._up.on_end = self._down.on_bytes = self._down.on_end = None

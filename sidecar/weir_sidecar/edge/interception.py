@@ -14,6 +14,7 @@ from weir_sidecar.contract.request import RequestError
 from weir_sidecar.core.tls_outcome import ClientEnd
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.client_watch import ClientWatch
+from weir_sidecar.edge.first_bytes import FirstBytes
 from weir_sidecar.edge.relay import RelayEnd, Side, reset_error, reset_on_close
 from weir_sidecar.edge.relay_http1 import GONE, HTTP1Relay
 from weir_sidecar.edge.relay_http2 import HTTP2Reader
@@ -28,9 +29,8 @@ from weir_sidecar.wire.clienthello import ClientHello
 
 _TLS12 = 0x0303
 _ECDSA_P256_SHA256 = 0x0403
-_HTTP1 = b"http/1.1"
+_HTTP1 = (b"http/1.1", b"http/1.0")
 _HTTP2 = b"h2"
-_ALPN_HTTP1 = (_HTTP1, b"http/1.0", None)
 _ECDHE_ECDSA_AEAD = frozenset({0xC02B, 0xC02C, 0xCCA9})
 """What a client must offer to be served our leaf in TLS 1.2 (RFC 5289, RFC 7905)."""
 
@@ -230,18 +230,18 @@ class Interception:
             self.bytes_up, self.bytes_down = up.total, down.total
             if reader is not None:
                 reader.close(unanswered)
-            if isinstance(reader, HTTP2Reader):
+            if not isinstance(reader, HTTP1Relay | None):
                 self._broken = reader.error
         watch.ended(_CLIENT_END[end.end] if end.first is Side.CLIENT else ClientEnd.UPSTREAM)
         return end
 
-    def _reader(self, alpn: bytes | None) -> HTTP1Relay | HTTP2Reader | None:
+    def _reader(self, alpn: bytes | None) -> HTTP1Relay | HTTP2Reader | FirstBytes | None:
         """What understands the protocol that both sides agreed on, if anything does."""
         if alpn == _HTTP2:
             return HTTP2Reader(self._loop, self._requests)
-        if alpn in _ALPN_HTTP1:
-            return HTTP1Relay(self._loop, self._requests, is_http=alpn == _HTTP1)
-        return None
+        if alpn in _HTTP1:
+            return HTTP1Relay(self._loop, self._requests)
+        return FirstBytes(self._loop, self._requests) if alpn is None else None
 
 
 def _relay_error(end: RelayEnd, *, proven: bool) -> FlowError | None:

@@ -12,7 +12,6 @@ from collections import deque
 
 from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError
 from weir_sidecar.core.http_policy import Edits, RequestFacts, RequestVerdict
-from weir_sidecar.edge.first_bytes import FirstBytes
 from weir_sidecar.edge.http1_exchange import Exchange, Passage
 from weir_sidecar.edge.relay import Side
 from weir_sidecar.edge.relay_tls import TLSWay
@@ -37,16 +36,14 @@ class HTTP1Relay:
     """Reads what two ways move. Call `attach`, then run the relay, then `close`."""
 
     __slots__ = (
-        "_answer_body", "_asking", "_blind", "_body", "_closing", "_decided", "_down", "_first", "_heads", "_held", "_held_down",
+        "_answer_body", "_asking", "_blind", "_body", "_closing", "_decided", "_down", "_heads", "_held", "_held_down",
         "_loop", "_number", "_queue", "_requests", "_timer", "_tunnel", "_up", "_waiting",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, requests: FlowRequests, *, is_http: bool) -> None:
-        """`is_http`: the two sides have said so (ALPN); else the first bytes tell."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, requests: FlowRequests) -> None:
         requests.version = HTTPVersion.HTTP1
         self._loop = loop
         self._requests = requests
-        self._first = None if is_http else FirstBytes(loop, requests, self)
         self._queue: deque[Exchange] = deque()
         self._number = 0
         self._heads = HeadReader()
@@ -69,10 +66,7 @@ class HTTP1Relay:
     def attach(self, up: TLSWay, down: TLSWay) -> None:
         """Read what these two move."""
         self._up, self._down = up, down
-        if self._first is None:
-            up.on_bytes = self._read_requests
-        else:
-            up.on_bytes, up.on_end = self._first.read, self._first.ended
+        up.on_bytes = self._read_requests
         down.on_bytes = self._read_answers
         down.on_end = self._upstream_ended
 
@@ -80,24 +74,19 @@ class HTTP1Relay:
         """The relay has ended; `error` is what became of requests without their answer."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._first is not None:
-            self._first.close()
-            self._first = None
         if self._tunnel is not None:
             exchange, up, down = self._tunnel
             exchange.request.request_bytes = self._up.total - up
             exchange.request.response_bytes = self._down.total - down
             exchange.request.finished(exchange.status)
             self._tunnel = None
-        asking = self._asking
-        if asking is not None and asking not in self._queue:
-            self._count_asked(asking)
-            asking.request.finished(asking.status)
+        if self._asking is not None:
+            self._count_asked(self._asking)
+            if self._asking.told:
+                self._asking.request.finished(self._asking.status)
+        if self._queue and self._answer_body is not None:
+            self._queue[0].request.response_bytes = self._answer_body.content
         for exchange in self._queue:
-            if exchange is asking:
-                self._count_asked(exchange)
-            if self._answer_body is not None and exchange is self._queue[0]:
-                exchange.request.response_bytes = self._answer_body.content
             exchange.request.finished(exchange.status, error)
         self._queue.clear()
         if self._decided is not None:
@@ -106,32 +95,6 @@ class HTTP1Relay:
         self._closing = True
         # Each knows the other: without this their memory would wait for the garbage collector.
         self._up.on_bytes = self._up.on_end = self._down.on_bytes = self._down.on_end = None
-
-    # What the first bytes turn out to be.
-
-    def is_http(self, data: bytes) -> bytes:
-        """It is HTTP/1.1: what of `data`, its first bytes, is passed on."""
-        self._up.on_bytes = self._read_requests
-        self._up.on_end = None
-        return self._read_requests(data)
-
-    def leave_unread(self) -> None:
-        """Nothing more is read."""
-        self._up.on_bytes = self._up.on_end = self._down.on_bytes = self._down.on_end = None
-        if self._held_down:
-            self._down.inject(bytes(self._held_down))
-            self._held_down.clear()
-
-    def pass_on(self, data: bytes) -> None:
-        """Send the upstream what was held back."""
-        self._up.inject(data)
-
-    def end_all(self) -> None:
-        """Reset both ends."""
-        self._closing = True
-        self._up.on_bytes = _discard
-        self._up.on_end = None
-        self._up.abort()
 
     # From the client.
 
@@ -225,11 +188,11 @@ class HTTP1Relay:
         self._asking = self._body = None
         if exchange.told:
             exchange.request.finished(exchange.status)
+        elif self._blind:
+            self._queue.clear()  # there is no other: all that came before are done with
+            exchange.request.finished(None, RequestError.MALFORMED_RESPONSE)
         elif exchange.tunnels:
             self._pause()  # what comes next is not HTTP, or it is: the answer tells
-        elif self._blind:
-            self._queue.remove(exchange)
-            exchange.request.finished(None, RequestError.MALFORMED_RESPONSE)
 
     def _count_asked(self, exchange: Exchange) -> None:
         if self._body is not None:
@@ -265,11 +228,11 @@ class HTTP1Relay:
             if self._asking is None:
                 self._number += 1
                 self._requests.unreadable(self._number, why, error.status).finished(None)
-            self.leave_unread()
+            self._leave_unread()
             return rest
         if self._asking is not None:  # the upstream has its head already: there is no place for an answer
             self._asking.request.finished(self._asking.status, why)
-            self.end_all()
+            self._end_all()
             return b""
         self._number += 1
         request = self._requests.unreadable(self._number, why, error.status)
@@ -278,7 +241,20 @@ class HTTP1Relay:
 
     def _abort(self, exchange: Exchange) -> None:
         exchange.request.finished(None)
-        self.end_all()
+        self._end_all()
+
+    def _leave_unread(self) -> None:
+        self._up.on_bytes = self._up.on_end = self._down.on_bytes = self._down.on_end = None
+        if self._held_down:
+            self._down.inject(bytes(self._held_down))
+            self._held_down.clear()
+
+    def _end_all(self) -> None:
+        """Reset both ends."""
+        self._closing = True
+        self._up.on_bytes = _discard
+        self._up.on_end = None
+        self._up.abort()
 
     def _linger(self) -> None:
         """Our last word is on its way. What the client sends is read until it has left: a close would lose the word."""
@@ -374,7 +350,7 @@ class HTTP1Relay:
             self._tunnel = (exchange, self._up.total, self._down.total)
             held = bytes(self._held)
             self._held.clear()
-            self.leave_unread()
+            self._leave_unread()
             if held:
                 self._up.inject(held)
             self._waiting = False
@@ -426,7 +402,7 @@ class HTTP1Relay:
         for exchange in queue:
             exchange.request.finished(exchange.status, RequestError.MALFORMED_RESPONSE)
         if any(one.answer is not None or one.request.verdict.response_edits is not None for one in queue):
-            self.end_all()
+            self._end_all()
             return b""
         if self._waiting and self._decided is None:
             self._loop.call_soon(self._resume_if_open)

@@ -272,7 +272,7 @@ class TCPFlow:
         if opening is Opening.HTTP2:
             reader = HTTP2Reader(self._loop, self._read_requests())
         else:
-            reader = HTTP1Relay(self._loop, self._read_requests(), is_http=True)
+            reader = HTTP1Relay(self._loop, self._read_requests())
         reader.attach(up, down)
         unanswered = RequestError.PROXY_STOPPING
         try:

@@ -184,6 +184,24 @@ def test_an_answer_that_is_not_clear_passes_and_requests_are_read_all_the_same(a
     assert {record.error for record in bench.records[:2]} == {RequestError.MALFORMED_RESPONSE}
 
 
+def test_an_answer_that_is_not_clear_may_come_before_the_request_is_whole() -> None:
+    bench = RelayBench(GOVERNED)
+    bench.client(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 6\r\n\r\nabc")
+    bench.upstream(b"no answer\n")
+    assert bench.client(b"def" + GET) == b"def" + GET
+    assert [one.error for one in bench.close()] == [RequestError.MALFORMED_RESPONSE] * 2
+
+
+def test_an_answer_may_come_before_the_request_is_whole() -> None:
+    bench = RelayBench()
+    bench.client(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 6\r\n\r\nabc")
+    assert bench.upstream(OK) == OK
+    assert bench.records == []
+    bench.client(b"def" + GET)
+    bench.upstream(OK)
+    assert [(one.status, one.request_bytes, one.error) for one in bench.records] == [(200, 6, None), (200, 0, None)]
+
+
 def test_a_host_that_the_policy_denies_is_refused_and_the_others_go_on() -> None:
     bench = RelayBench(GOVERNED)
     fronted = b"GET /x HTTP/1.1\r\nHost: evil.test\r\n\r\n"
@@ -224,32 +242,6 @@ def test_requests_without_answers_are_bounded() -> None:
         sent += 1
         bench.loop.turn()
         assert sent <= 1000
-
-
-def test_what_is_not_http_passes_unread() -> None:
-    bench = RelayBench(is_http=False)
-    assert bench.client(b"\x00\x01 binary") == b"\x00\x01 binary"
-    assert bench.upstream(b"anything") == b"anything"
-    assert bench.close() == []
-
-
-def test_first_bytes_that_may_become_http_are_waited_for() -> None:
-    bench = RelayBench(is_http=False)
-    assert bench.client(b"GE") == b""
-    assert bench.client(b"T /a HTTP/1.1\r\nHost: a.test\r\n\r\n") == GET
-    quiet = RelayBench(is_http=False)
-    quiet.client(b"hello")
-    quiet.loop.ring()
-    assert quiet.to_upstream() == b"hello"
-
-
-def test_what_becomes_http_too_late_is_ended_where_anything_is_governed() -> None:
-    bench = RelayBench(GOVERNED, is_http=False)
-    bench.client(b"GE")
-    bench.loop.ring()
-    assert bench.to_upstream() == b"GE"
-    assert bench.client(b"T / HTTP/1.1\r\nHost: evil.test\r\n\r\n") == b""
-    assert bench.aborted
 
 
 @pytest.mark.parametrize(("error", "told"), [(RequestError.CLIENT_GONE, 1), (RequestError.UPSTREAM_GONE, 1)])
@@ -337,3 +329,59 @@ def test_portions_change_nothing(data, case: bytes, more: bytes) -> None:
         records = [(one.method, one.path, one.status, one.error) for one in bench.close()]
         seen.append((bench.to_client(), bench.aborted, records, passed if not bench.aborted else b""))
     assert seen[0] == seen[1]
+
+
+class _Talk:
+    """A random conversation: what each side may send next, in any order and any portions, with some of it malformed."""
+
+    CLIENT = (
+        GET,
+        b"HEAD / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 3\r\n\r\nabc",
+        b"GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+        b"CONNECT a.test:1 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    )
+    UPSTREAM = (
+        OK,
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    )
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("client"), st.sampled_from(_Talk.CLIENT), st.integers(1, 80)),
+            st.tuples(st.just("upstream"), st.sampled_from(_Talk.UPSTREAM), st.integers(1, 80)),
+        ),
+        max_size=12,
+    ),
+    st.sampled_from([None, GOVERNED]),
+    st.sampled_from(list(RequestError)),
+)
+def test_whatever_the_two_say_each_request_is_told_once_and_the_denied_host_hears_nothing(talk, config, error) -> None:
+    bench = RelayBench(config)
+    sent = b""
+    for side, data, portion in talk:
+        for start in range(0, len(data), portion):
+            if bench.aborted:
+                break
+            if side == "client":
+                sent += bench.client(data[start : start + portion])
+            else:
+                bench.upstream(data[start : start + portion])
+                sent += bench.to_upstream()
+    tunnels = any(one.status == 101 or one.method == "CONNECT" for one in bench.close(error))
+    if config is not None and not tunnels:
+        assert b"evil.test" not in sent
+    numbers = [one.number for one in bench.records]
+    assert sorted(numbers) == list(range(1, len(numbers) + 1))
