@@ -30,6 +30,9 @@ def cni(weir: WeirCluster) -> Iterator[WeirCluster]:
 def upgrade(weir: WeirCluster, *values: str) -> None:
     sets = [part for value in values for part in ("--set", value)]
     weir.helm("upgrade", "weir", str(CHART), "-n", SYSTEM, "--reuse-values", "--wait", "--timeout", "120s", *sets)
+    # A replica that ends still answers the webhook, as it was told to before.
+    serving = "app.kubernetes.io/component=serving"
+    within(60, "replicas of before are gone", lambda: len(weir.pods(SYSTEM, serving)) == 2)
 
 
 @pytest.fixture
