@@ -31,7 +31,7 @@ class PlainSession:
             raise SSL.ZeroReturnError
         return data
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """Send what there is room for. Raises `SSL.WantWriteError`, or what `ended` explains."""
         try:
             return self._send(data)

@@ -33,6 +33,7 @@ class HTTP2Reader:
     def attach(self, up: TLSWay, down: TLSWay) -> None:
         """Read what these two move."""
         self._up, self._down = up, down
+        up.gathers = down.gathers = True
         up.on_bytes = self._from_client
         down.on_bytes = self._from_upstream
 

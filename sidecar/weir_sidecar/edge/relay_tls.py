@@ -15,6 +15,9 @@ from weir_sidecar.edge.tls_session import RECORD_BYTES, End, Session, SessionEnd
 _BURST = 16
 """Records moved in one turn before other flows get theirs."""
 
+_MANY_BYTES = 4 * RECORD_BYTES
+"""Moved in one turn by a way that gathers."""
+
 _AGAIN = 0.02
 """Seconds until a record that waits for the other direction is tried again."""
 
@@ -23,8 +26,8 @@ class TLSWay:
     """One direction of decrypted bytes. `on_first` is called once, before the first byte is passed on."""
 
     __slots__ = (
-        "_again", "_finishing", "_held", "_loop", "_on_first", "_paused", "_recv", "_relay", "_send", "_sink", "_sink_fd",
-        "_source", "_source_fd", "_stopped", "on_bytes", "on_end", "source_side", "total",
+        "_again", "_ended", "_finishing", "_held", "_loop", "_on_first", "_paused", "_recv", "_relay", "_send", "_sink", "_sink_fd",
+        "_source", "_source_fd", "_stopped", "gathers", "on_bytes", "on_end", "source_side", "total",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +51,9 @@ class TLSWay:
         self._held: bytes | None = None
         self._again: asyncio.TimerHandle | None = None
         self._paused = self._finishing = self._stopped = False
+        self._ended: SessionEndedError | None = None
+        self.gathers = False
+        """Whether all that comes in one turn is passed on together."""
         self.on_bytes: Callable[[bytes], bytes] | None = None
         """Gets what came and returns what to pass on now."""
         self.on_end: Callable[[], bytes] | None = None
@@ -59,7 +65,7 @@ class TLSWay:
         self._relay = relay
         self._read_on()
         if self._source.pending():
-            self._move()
+            (self._move_many if self.gathers else self._move)()
 
     def stop(self) -> None:
         """Leave the event loop."""
@@ -82,7 +88,7 @@ class TLSWay:
         if self._held is None:
             self._read_on()
             if self._source.pending():
-                self._again = self._loop.call_later(0, self._move)
+                self._again = self._loop.call_later(0, self._move_many if self.gathers else self._move)
 
     @property
     def backlog(self) -> int:
@@ -139,20 +145,53 @@ class TLSWay:
             if not passed or size < RECORD_BYTES:
                 return
 
+    def _move_many(self) -> None:
+        """As `_move`, for frames that come in many small records or do not end with them: one send for a turn's bytes."""
+        on_bytes = self.on_bytes
+        assert on_bytes is not None
+        out: list[bytes] = []
+        size = 0
+        while size < _MANY_BYTES and not self._paused and self._ended is None:
+            try:
+                data = self._recv(RECORD_BYTES)
+            except SSL.WantReadError:
+                break
+            except SSL.WantWriteError:
+                self._try_again(self._read_on)
+                break
+            except SSL.Error as error:
+                self._ended = self._source.ended(error)
+                break
+            if self._on_first is not None:
+                self._on_first()
+                self._on_first = None
+            size += len(data)
+            out.append(on_bytes(data))
+        if self._pass_on(b"".join(out)):
+            if self._ended is not None:
+                self._source_ended(self._ended)
+            elif self._paused:
+                self._loop.remove_reader(self._source_fd)
+                if self._finishing and not self._stopped:
+                    self._notify()
+
     def _pass_on(self, data: bytes) -> bool:
         """Send `data`; False where some of it is held back, or the sink is gone."""
+        left = data if len(data) <= RECORD_BYTES else memoryview(data)  # whose slices are no copies
         try:
-            while data:  # more than once where the peer wants its records small (RFC 6066, section 4)
-                sent = self._send(data)
+            while (
+                left
+            ):  # more than once where there is more than a record, or the peer wants small ones (RFC 6066, section 4)
+                sent = self._send(left)
                 self.total += sent
-                data = data[sent:]
+                left = left[sent:]
         except SSL.WantWriteError:
-            self._held = data
+            self._held = bytes(left)
             self._loop.remove_reader(self._source_fd)
             self._loop.add_writer(self._sink_fd, self._drain)
             return False
         except SSL.WantReadError:
-            self._held = data
+            self._held = bytes(left)
             self._loop.remove_writer(self._sink_fd)
             self._try_again(self._drain)
             return False
@@ -166,14 +205,16 @@ class TLSWay:
         if self._pass_on(self._held):
             self._held = None
             self._loop.remove_writer(self._sink_fd)
-            if self._finishing:
+            if self._ended is not None:
+                self._source_ended(self._ended)
+            elif self._finishing:
                 self._notify()
             else:
                 self._read_on()
 
     def _read_on(self) -> None:
         if not self._paused:
-            self._loop.add_reader(self._source_fd, self._move)
+            self._loop.add_reader(self._source_fd, self._move_many if self.gathers else self._move)
 
     def _try_again(self, step: Callable[[], None]) -> None:
         """Do `step` a little later: a message of TLS's own is half-way, in the direction that the other way moves."""

@@ -152,12 +152,13 @@ class FrameWalk:
 
     def feed(self, data: bytes) -> list[Piece]:
         """Take bytes in. What is not whole yet is kept, and comes with a later call."""
-        if self._held:
-            self._held += data
-            if len(self._held) < self._need:
+        held = self._held
+        if held:
+            if len(held) + len(data) < self._need:
+                held += data
                 return []
-            data = bytes(self._held)
-            self._held.clear()
+            data = b"".join((held, data))
+            held.clear()
         self.buffer = data
         pieces: list[Piece] = []
         try:
@@ -217,7 +218,7 @@ class FrameWalk:
             self._need = end - at
             return at
         pieces.append(Piece(kind, flags, stream, at, end, length))
-        return end
+        return int(end)
 
     def _passing(self, data: bytes, at: int, whole: Piece, pieces: list[Piece]) -> int:
         padding = 0
