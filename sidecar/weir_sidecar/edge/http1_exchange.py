@@ -4,16 +4,15 @@ from weir_sidecar.edge.requests import Request
 
 
 class Exchange:
-    """A request on its way, and its answer. `answer`: ours, in the upstream's place; `last`: nothing comes after it."""
+    """A request on its way, and its answer. `answer`: ours, in the upstream's place."""
 
-    __slots__ = ("answer", "asked", "last", "method", "request", "status", "told", "tunnels")
+    __slots__ = ("answer", "asked", "method", "request", "status", "told", "tunnels")
 
     def __init__(self, request: Request, method: bytes) -> None:
         self.request = request
         self.method = method
         self.tunnels = False
         self.answer: bytes | None = None
-        self.last = False
         self.status: int | None = None
         self.asked = False
         self.told = False

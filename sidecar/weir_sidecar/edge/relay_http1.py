@@ -47,17 +47,14 @@ class HTTP1Relay:
         self._queue: deque[Exchange] = deque()
         self._number = 0
         self._heads = HeadReader()
-        self._held = bytearray()
-        self._held_down = bytearray()
+        self._held, self._held_down = bytearray(), bytearray()
         self._body: Body | None = None
         self._asking: Exchange | None = None
         """Whose body comes from the client."""
         self._answer_body: Body | None = None
         self._decided: Request | None = None
         """The request whose head is held until its delay is over."""
-        self._waiting = False
-        self._blind = False
-        self._closing = False
+        self._waiting = self._blind = self._closing = False
         self._tunnel: tuple[Exchange, int, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._up: TLSWay
@@ -96,17 +93,9 @@ class HTTP1Relay:
         # Each knows the other: without this their memory would wait for the garbage collector.
         self._up.on_bytes = self._up.on_end = self._down.on_bytes = self._down.on_end = None
 
-    # From the client.
-
     def _read_requests(self, data: bytes) -> bytes:
-        if self._held:
-            scanned = len(self._held)
-            self._held += data
-            if not http1.may_be_whole(self._held, scanned):
-                return b""
-            data = bytes(self._held)
-            self._held.clear()
-        return self._requests_in(data)
+        whole = http1.joined(self._held, data)
+        return b"" if whole is None else self._requests_in(whole)
 
     def _requests_in(self, data: bytes) -> bytes:
         """What of `data`, at the beginning of a head or in a body, is passed on."""
@@ -155,7 +144,9 @@ class HTTP1Relay:
             self._abort(exchange)
             return b""
         if verdict.decision is RequestDecision.DENY:
-            self._refuse(exchange, verdict, head)
+            # A body that nobody asked for would have to be read to its end.
+            last = head.has_body or head.method == b"CONNECT" or wants_close(head)
+            self._answer(exchange, verdict, last=last)
             return b""
         if self._blind and verdict.response_edits is not None:
             self._abort(exchange)  # the answer could not be changed
@@ -198,18 +189,13 @@ class HTTP1Relay:
         if self._body is not None:
             exchange.request.request_bytes = self._body.content
 
-    def _refuse(self, exchange: Exchange, verdict: RequestVerdict, head: RequestHead) -> None:
-        # A body that nobody asked for would have to be read to its end.
-        last = head.has_body or exchange.method == b"CONNECT" or wants_close(head)
-        self._answer(exchange, verdict, last=last)
-
     def _answer(self, exchange: Exchange, verdict: RequestVerdict, *, last: bool) -> None:
         if self._blind or self._down.backlog > _MAX_BACKLOG:
             self._abort(exchange)
             return
         exchange.answer = our_answer(verdict.status, verdict.body, exchange.method, last=last)
         exchange.status = verdict.status
-        exchange.last = self._closing = last
+        self._closing = last
         self._queue.append(exchange)
         if last:
             self._up.on_bytes = _discard
@@ -285,14 +271,8 @@ class HTTP1Relay:
     # From the upstream.
 
     def _read_answers(self, data: bytes) -> bytes:
-        if self._held_down:
-            scanned = len(self._held_down)
-            self._held_down += data
-            if not http1.may_be_whole(self._held_down, scanned):
-                return b""
-            data = bytes(self._held_down)
-            self._held_down.clear()
-        return self._answers_in(data)
+        whole = http1.joined(self._held_down, data)
+        return b"" if whole is None else self._answers_in(whole)
 
     def _answers_in(self, data: bytes) -> bytes:
         """What of `data`, at the beginning of a head or in a body, is passed on, and our own answers between."""

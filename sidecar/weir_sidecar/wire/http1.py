@@ -83,13 +83,20 @@ class AnswerHead(_Head, frozen=True, gc=False):
     length: int | None
 
 
-def may_be_whole(data: bytearray, scanned: int) -> bool:
-    """Whether a head that comes in portions is to be read: it has its end, cannot become one, or is too long.
+def joined(held: bytearray, data: bytes) -> bytes | None:
+    """What was `held` of a head and what came now, as soon as it is worth reading; None: it is held.
 
-    `scanned`: bytes for which the answer was no.
+    That is when the head has its end, cannot become one, or is too long. So heads in many portions cost no more.
     """
-    start = max(0, scanned - 3)
-    return len(data) > MAX_HEAD or data.find(b"\r\n\r\n", start) >= 0 or _NOT_A_HEAD.search(data, start) is not None
+    if not held:
+        return data
+    start = max(0, len(held) - 3)
+    held += data
+    if len(held) <= MAX_HEAD and held.find(b"\r\n\r\n", start) < 0 and _NOT_A_HEAD.search(held, start) is None:
+        return None
+    whole = bytes(held)
+    held.clear()
+    return whole
 
 
 def parse_request(data: bytes, at: int = 0) -> RequestHead | None:
