@@ -128,6 +128,10 @@ class Lane:
         self._inserts.clear()
         self._pieces.clear()
 
+    def close(self) -> None:
+        """Nothing more is fed: let go of the handlers, whose owner owns this."""
+        self._handlers.clear()
+
     def take(self) -> bytes:
         """What goes on, once."""
         out = self._out

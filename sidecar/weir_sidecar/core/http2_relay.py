@@ -100,6 +100,8 @@ class HTTP2Relay:
     def close(self, error: RequestError) -> None:
         """The connection is over, and with it every request that has not ended."""
         self._streams.close(error)
+        self._up.close()
+        self._down.close()
         self._waiting.clear()
 
     def _feed(self, lane: Lane, data: bytes | None) -> None:
@@ -214,12 +216,11 @@ class HTTP2Relay:
         stream = self._streams.get(piece.stream)
         if stream is None:
             return b"" if piece.stream in self._refused else None
-        if stream.held is not None:
+        held = stream.held is not None
+        if held:
             self._drop(piece.stream, stream)
-            self._streams.end(piece.stream, stream, RequestError.CLIENT_GONE)
-            return b""
         self._streams.end(piece.stream, stream, RequestError.CLIENT_GONE)
-        return None
+        return b"" if held else None
 
     def _up_settings(self, piece: Piece) -> bytes | None:
         if piece.flags & http2.ACK:
@@ -315,8 +316,7 @@ class HTTP2Relay:
         return self._down.written(piece, framed, block)
 
     def _down_goaway(self, piece: Piece) -> None:
-        last = http2.number(self._down.buffer, piece)
-        for number, stream in self._streams.later_than(last):
+        for number, stream in self._streams.later_than(http2.number(self._down.buffer, piece)):
             if stream.held is not None:
                 self._drop(number, stream)
             self._streams.end(number, stream, RequestError.UPSTREAM_GONE)

@@ -1,5 +1,8 @@
 """The HTTP/2 relay between a client and a server of the `h2` package, which refuse what is not HTTP/2."""
 
+import gc
+import weakref
+
 import h2.errors
 import h2.events
 import h2.settings
@@ -399,6 +402,20 @@ def test_an_error_of_the_client_ends_the_connection_with_its_code():
     assert pair.server.receive_data(pair.relay.for_upstream())[0].error_code is h2.errors.ErrorCodes.INTERNAL_ERROR
     pair.relay.from_client(b"anything")
     assert not pair.relay.for_upstream()
+
+
+def test_nothing_of_a_closed_relay_waits_for_the_garbage_collector():
+    pair = Pair()
+    pair.request(1)
+    pair.run()
+    relay = weakref.ref(pair.relay)
+    pair.relay.close(RequestError.CLIENT_GONE)
+    gc.disable()
+    try:
+        del pair.relay
+        assert relay() is None
+    finally:
+        gc.enable()
 
 
 def test_where_nothing_is_governed_the_malformed_goes_through_as_it_is():
