@@ -10,7 +10,7 @@ from socket import MSG_PEEK, SO_RCVLOWAT, SOL_SOCKET, socket
 
 import msgspec
 
-from weir_sidecar.edge.dial import Dial
+from weir_sidecar.edge.dial import Dial, DialError
 from weir_sidecar.edge.waiting import Readers, has_hung_up
 from weir_sidecar.wire.clienthello import ClientHello, MalformedClientHello, NeedMore, parse
 from weir_sidecar.wire.http2 import begins_http2
@@ -119,8 +119,10 @@ class Peeker:
         """Whether the server speaks first because either side of HTTP/2 may (RFC 9113, section 3.4): the client must, too."""
         try:
             self._awaits_preface = begins_http2(upstream.recv(_FIRST_PEEK, MSG_PEEK))
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError as cause:  # a socket tells of a reset once, and this was it
+            raise DialError(cause) from cause
         if self._awaits_preface:
             self._deadline = self._loop.time() + self._timeout
             self.readers.release()  # what the server said stays readable, and would wake nobody else
