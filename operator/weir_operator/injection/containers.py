@@ -39,6 +39,8 @@ class Settings(msgspec.Struct, frozen=True):
     sidecar_resources: Mapping[str, Any] = {}
     stream: Stream | None = None
     probe_port: Port = 15804
+    api_server: tuple[str, Port] | None = None
+    """Where pods find the API server."""
     setup: Setup | msgspec.UnsetType = msgspec.UNSET
     """CNI: the nodes have agents that load the rules, and no container of ours needs a capability."""
 

@@ -13,10 +13,12 @@ from weir_operator.compile import Injection
 from weir_operator.injection import application, checks, harden, meshes, ours
 from weir_operator.injection.containers import Settings, init_container, sidecar_container, volumes
 from weir_operator.injection.shape import annotations, containers, labels, listed
-from weir_sidecar.contract.config import IDRange, SidecarConfig, encode
+from weir_sidecar.contract.config import Action, IDRange, Match, PortRange, Rule, SidecarConfig, encode
 
 __all__ = ["Injected", "LeftAlone", "LeftAloneReason", "Refused", "Settings", "inject", "pod_config"]
 
+API_SERVER_RULE = "weir/kubernetes-api"
+"""The rule that lets clients of the API server pass."""
 POLICIES_ANNOTATION = "weir.dev/policies"
 """The policies that selected the pod when it started, KIND/NAME or KIND/NAMESPACE/NAME, with commas."""
 
@@ -84,12 +86,24 @@ def pod_config(
     uids = (*exclude.uids, *(one for one in exempt if one not in exclude.uids))
     return replace(
         config,
+        rules=(*config.rules, *_api_server(config, settings)),
         workload=workload,
         stream=settings.stream,
         setup=settings.setup,
         ports=replace(config.ports, probe=settings.probe_port),
         capture=replace(config.capture, exclude=replace(exclude, uids=uids), before_nat=bool(exempt)),
     )
+
+
+def _api_server(config: SidecarConfig, settings: Settings) -> Iterator[Rule]:
+    """The last rule: what no other decides, and goes to the API server, passes.
+
+    Its clients bring the cluster's CA, and trust nothing else: each would fail once. Where the default is Deny it is denied.
+    """
+    if settings.api_server is not None and config.default_action is Action.INTERCEPT:
+        address, port = settings.api_server
+        match = Match(cidrs=(address,), ports=(PortRange(port, port),), protocols=("tls",))
+        yield Rule(API_SERVER_RULE, match, Action.PASSTHROUGH)
 
 
 def _problems(bare: Mapping[str, Any], config: SidecarConfig, injection: Injection) -> Iterator[str]:

@@ -4,9 +4,11 @@ import argparse
 import asyncio
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from weir_operator.kube.client import Client
 from weir_operator.kube.kubeconfig import Access, KubeconfigError, find_access
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     log.set_up()
     try:
         access = find_access(os.environ, arguments.kubeconfig)
-        settings = read_settings(arguments.image, arguments.settings)
+        settings = replace(read_settings(arguments.image, arguments.settings), api_server=find_api_server(os.environ))
     except (KubeconfigError, OSError) as error:
         _log.error("%s", error)
         return 2
@@ -68,6 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     asyncio.run(_serve(access, options))
     return 0
+
+
+def find_api_server(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """Where pods find the API server: what the kubelet tells every container; None: this is no container of a cluster."""
+    host = environ.get("KUBERNETES_SERVICE_HOST")
+    return None if host is None else (host, int(environ.get("KUBERNETES_SERVICE_PORT", "443")))
 
 
 async def _serve(access: Access, options: Options) -> None:

@@ -74,3 +74,16 @@ def test_a_policy_that_changes_acts_on_a_running_pod(weir, origin, shop):
     weir.wait_calls(shop, "live", lambda call: not call["ok"], seconds=3)
     weir.apply(policy("all", shop, rules=[]))
     weir.wait_calls(shop, "live", lambda call: call["ok"], seconds=3)
+
+
+def test_a_client_of_the_kubernetes_api_notices_nothing(weir, origin, shop):
+    weir.apply(policy("all", shop))
+    roots = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    pod = caller("api", "kubernetes.default.svc", roots=roots, count=3)
+    weir.apply({**pod, "metadata": {**pod["metadata"], "namespace": shop}})
+    weir.wait_phase(shop, "api", "Succeeded")
+    assert [(call.get("error"), call["weir"]) for call in weir.calls(shop, "api")] == [(None, False)] * 3
+    records = [json.loads(line) for line in weir.weir("flows", "-n", shop, "--pod", "api", "-o", "json").splitlines()]
+    assert {(one["decision"], one["rule"]) for one in records if one.get("protocol") == "tls"} == {
+        ("passthrough", "weir/kubernetes-api")
+    }

@@ -6,13 +6,17 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from golden.pod_cases import CASES, CLUSTER_PLAN, HARDENED, ISTIO, JOB, PLAIN, PLAN, SETTINGS
 from weir_operator.cluster.policies import Plan, PolicyKey
 from weir_operator.compile import Injection
 from weir_operator.injection.inject import Injected, LeftAlone, LeftAloneReason, Refused, Settings, inject
 from weir_sidecar.contract import config
-from weir_sidecar.contract.config import Capture, Exclude, IDRange, Match, Rule, SidecarConfig
+from weir_sidecar.contract.config import Action, Capture, Exclude, IDRange, Match, Rule, SidecarConfig
+from weir_sidecar.contract.flow import Decision, Protocol
+from weir_sidecar.core.policy import Policy
+from weir_sidecar.core.verdict import FlowFacts
 
 OURS = ["weir-init", "weir-sidecar"]
 
@@ -55,6 +59,30 @@ def config_of(result):
 
 def ours(result, name="weir-sidecar"):
     return next(one for one in result.pod["spec"]["initContainers"] if one["name"] == name)
+
+
+# The API server
+
+
+def with_api_server(**changes):
+    plan = replace(PLAN, config=replace(PLAN.config, **changes))
+    return config_of(injected(PLAIN, plan, replace(SETTINGS, api_server=("10.96.0.1", 443))))
+
+
+def decided(made, address="10.96.0.1", port=443, host=None):
+    return Policy(made).decide(FlowFacts(Protocol.TLS, address, port, host)).decision
+
+
+def test_clients_of_the_api_server_pass_unless_a_rule_says_otherwise():
+    made = with_api_server(rules=(), default_action=Action.INTERCEPT)
+    assert decided(made) is decided(made, host="kubernetes.default.svc") is Decision.PASSTHROUGH
+    assert decided(made, port=8443) is decided(made, address="10.96.0.2") is Decision.INTERCEPT
+    denied = with_api_server(rules=(Rule("no", Match(cidrs=("10.96.0.0/16",)), Action.DENY),))
+    assert decided(denied) is Decision.DENY
+
+
+def test_a_default_of_deny_denies_the_api_server_too():
+    assert decided(with_api_server(rules=(), default_action=Action.DENY)) is Decision.DENY
 
 
 # What is made
