@@ -51,6 +51,7 @@ _CALLER = """
 import json, os, ssl, sys, time, http.client
 host, roots, pause, count = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 context = ssl.create_default_context(cafile=roots) if roots != "-" else ssl.create_default_context()
+context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # many clusters' own CAs have no key usage
 number = 0
 while number < count or not count:
     began, number = time.time(), number + 1
