@@ -110,7 +110,7 @@ def aims(weir: Subject) -> tuple[Aim, ...]:
 
     http2 = weir.works.get(Work.HTTP2)
     return (
-        Aim("intercepted keep-alive request, unread", "µs", 30, cpu(Work.KEEPALIVE)),
+        Aim("intercepted keep-alive request, read and recorded", "µs", 45, cpu(Work.KEEPALIVE)),
         Aim("new intercepted connection", "µs", 800, cpu(Work.NEW)),
         Aim("HTTP/2 request", "µs", 50, cpu(Work.HTTP2)),
         Aim("HTTP/2 requests", "/s", 18_000, http2.rate if http2 else None, at_least=True),
