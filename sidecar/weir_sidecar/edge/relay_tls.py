@@ -134,7 +134,7 @@ class TLSWay:
                 self._on_first = None
             size = len(data)
             if self.on_bytes is not None:
-                data = self.on_bytes(data)
+                data = self._read_by(self.on_bytes, data)
             passed = self._pass_on(data)
             if self._paused:
                 self._loop.remove_reader(self._source_fd)
@@ -166,7 +166,7 @@ class TLSWay:
                 self._on_first()
                 self._on_first = None
             size += len(data)
-            out.append(on_bytes(data))
+            out.append(self._read_by(on_bytes, data))
         if self._pass_on(b"".join(out)):
             if self._ended is not None:
                 self._source_ended(self._ended)
@@ -174,6 +174,15 @@ class TLSWay:
                 self._loop.remove_reader(self._source_fd)
                 if self._finishing and not self._stopped:
                     self._notify()
+
+    def _read_by(self, on_bytes: Callable[[bytes], bytes], data: bytes) -> bytes:
+        """What a reader passes on. One that fails, whatever it was, ends its flow, which would hang; the others go on."""
+        try:
+            return on_bytes(data)
+        except Exception as error:  # noqa: BLE001 - a fault of ours: told with its trace
+            self._loop.call_exception_handler({"message": "what reads a flow failed; it is reset", "exception": error})
+            self._relay.abort(End.OURS)
+            return b""
 
     def _pass_on(self, data: bytes) -> bool:
         """Send `data`; False where some of it is held back, or the sink is gone."""

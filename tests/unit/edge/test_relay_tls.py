@@ -298,6 +298,25 @@ def test_cancelling_resets_both_ends() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("gathers", [False, True])
+def test_a_reader_that_fails_ends_its_flow_and_says_so(gathers: bool) -> None:
+    told: list[object] = []
+
+    def fail(data: bytes) -> bytes:
+        raise RuntimeError(data.decode())
+
+    async def dialogue(bench: Bench) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        bench.up.gathers, bench.up.on_bytes = gathers, fail
+        await bench.client.send(b"odd")
+        for wire in (bench.client, bench.upstream):
+            with pytest.raises(SSL.SysCallError):
+                await wire.recv()
+
+    assert through(dialogue).end is End.OURS
+    assert [str(error) for error in told] == ["odd"]
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="the program openssl is not installed")
 @pytest.mark.parametrize("option", ["-tls1_2", "-tls1_3"])
 def test_a_client_that_wants_small_records_gets_every_byte(option: str) -> None:
