@@ -392,3 +392,15 @@ KINDS: dict[str, type[InterceptionPolicy] | type[TrustPolicy]] = {
     "TrustPolicy": TrustPolicy,
     "ClusterTrustPolicy": TrustPolicy,
 }
+
+PLURALS = {
+    "InterceptionPolicy": "interceptionpolicies",
+    "ClusterInterceptionPolicy": "clusterinterceptionpolicies",
+    "TrustPolicy": "trustpolicies",
+    "ClusterTrustPolicy": "clustertrustpolicies",
+    "TrustException": "trustexceptions",
+}
+"""What objects of each kind are called in paths."""
+
+GROUP = f"/apis/{API_VERSION}"
+"""The API server's path to them."""

@@ -7,15 +7,9 @@ from typing import Any
 
 from weir_cli.cluster.kubectl import Kubectl, KubectlError
 from weir_cli.finding import Finding
+from weir_operator.models import PLURALS
 
 SYSTEM = "weir-system"
-_KINDS = (
-    "clusterinterceptionpolicies",
-    "clustertrustpolicies",
-    "interceptionpolicies",
-    "trustexceptions",
-    "trustpolicies",
-)
 _DEPLOYMENTS = ("weir-operator", "weir-serving")
 _WEBHOOKS = (
     ("mutatingwebhookconfigurations", "weir-mutating"),
@@ -62,7 +56,7 @@ def _nodes(kubectl: Kubectl) -> Iterator[Finding]:
 
 def _definitions(kubectl: Kubectl) -> Iterator[Finding]:
     found = {one["metadata"]["name"]: one for one in _get(kubectl, "customresourcedefinitions", items=True)}
-    for kind in _KINDS:
+    for kind in sorted(PLURALS.values()):
         one = found.get(f"{kind}.weir.dev")
         established = one is not None and _condition(one, "Established") == "True"
         yield Finding(f"CRD {kind}", established, advice=f"install Weir: {_INSTALL}")

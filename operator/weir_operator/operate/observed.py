@@ -13,9 +13,10 @@ from weir_operator.kube.client import Client
 from weir_operator.kube.errors import ApiError
 from weir_operator.kube.kubeconfig import Access
 from weir_operator.kube.reflector import Reflector, plain
+from weir_operator.models import GROUP, PLURALS
 from weir_operator.operate.store import Store
 from weir_operator.operate.watch import Watcher
-from weir_operator.operate.world import EXCEPTION, PLURALS, Object, World, summed
+from weir_operator.operate.world import EXCEPTION, Object, World, summed
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class Observed:
                 await asyncio.sleep(RELIST_SECONDS)
 
     async def _list(self, kind: str) -> list[Object]:
-        items = await self._client.list(f"/apis/weir.dev/v1alpha1/{PLURALS[kind]}")
+        items = await self._client.list(f"{GROUP}/{PLURALS[kind]}")
         return [{"apiVersion": "weir.dev/v1alpha1", **item, "kind": kind} for item in items]
 
 

@@ -16,7 +16,8 @@ import kopf
 
 from weir_operator.kube.client import tls_context
 from weir_operator.kube.kubeconfig import Access
-from weir_operator.operate.world import PLURALS, Object
+from weir_operator.models import PLURALS
+from weir_operator.operate.world import Object
 
 _log = logging.getLogger(__name__)
 

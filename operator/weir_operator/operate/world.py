@@ -7,6 +7,7 @@ import msgspec
 
 from weir_operator.cluster.facts import NamespaceFacts, PodFacts
 from weir_operator.cluster.policies import Policies, PolicyKey
+from weir_operator.models import GROUP, PLURALS
 
 type Object = Mapping[str, Any]
 """An API object, as JSON has it."""
@@ -14,14 +15,6 @@ type Object = Mapping[str, Any]
 EXCEPTION = "TrustException"
 INTERCEPTION_KINDS = ("InterceptionPolicy", "ClusterInterceptionPolicy")
 TRUST_KINDS = ("TrustPolicy", "ClusterTrustPolicy")
-PLURALS = {
-    "InterceptionPolicy": "interceptionpolicies",
-    "ClusterInterceptionPolicy": "clusterinterceptionpolicies",
-    "TrustPolicy": "trustpolicies",
-    "ClusterTrustPolicy": "clustertrustpolicies",
-    EXCEPTION: "trustexceptions",
-}
-"""The kinds whose statuses are the operator's, and what they are called in paths."""
 
 
 class World(msgspec.Struct, frozen=True):
@@ -54,7 +47,7 @@ def version_of(obj: Object) -> int:
 def path_of(key: PolicyKey) -> str:
     """Where the API server has an object."""
     place = f"namespaces/{key.namespace}/" if key.namespace else ""
-    return f"/apis/weir.dev/v1alpha1/{place}{PLURALS[key.kind]}/{key.name}"
+    return f"{GROUP}/{place}{PLURALS[key.kind]}/{key.name}"
 
 
 def changed_at(obj: Object) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from weir_operator.cluster.facts import PodFacts, Workload
 from weir_operator.kube.client import Client
 from weir_operator.kube.errors import ApiError, Reason
+from weir_operator.models import GROUP
 from weir_operator.serving.exceptions import (
     NOTEWORTHY,
     Seen,
@@ -23,7 +24,7 @@ from weir_operator.serving.exceptions import (
     read_seen,
     write_seen,
 )
-from weir_operator.serving.knowledge import GROUP, Exceptions
+from weir_operator.serving.knowledge import Exceptions
 from weir_operator.serving.log import facts
 from weir_operator.serving.metrics import Metrics
 from weir_sidecar.contract.trust import Told

@@ -17,7 +17,7 @@ from weir_operator.injection import meshes
 from weir_operator.kube.client import Client
 from weir_operator.kube.errors import ApiError, Reason
 from weir_operator.kube.reflector import Change, Key, Reflector
-from weir_operator.models import API_VERSION, KINDS
+from weir_operator.models import API_VERSION, GROUP, KINDS, PLURALS
 from weir_operator.serving.certificate import CertificateError, ServingCertificate, read_secret
 from weir_operator.serving.exceptions import ExceptionFacts, Subject, exception_facts
 from weir_operator.serving.log import facts
@@ -25,13 +25,6 @@ from weir_sidecar.contract.config import IDRange
 
 DEBOUNCE_SECONDS = 0.05
 """Policies are compiled anew this long after the first of several changes."""
-PLURALS = {
-    "InterceptionPolicy": "interceptionpolicies",
-    "ClusterInterceptionPolicy": "clusterinterceptionpolicies",
-    "TrustPolicy": "trustpolicies",
-    "ClusterTrustPolicy": "clustertrustpolicies",
-}
-GROUP = f"/apis/{API_VERSION}"
 _NAME_LABEL = "kubernetes.io/metadata.name"
 
 _log = logging.getLogger(__name__)
