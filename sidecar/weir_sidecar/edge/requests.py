@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from weir_sidecar.contract.flow import Decision, Protocol
 from weir_sidecar.contract.http import Credential
-from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError, RequestRecord
+from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError, RequestRecord, Scheme
 from weir_sidecar.core.http_policy import (
     ALLOWED,
     Edits,
@@ -80,7 +80,9 @@ class Request:
             flow.id,
             self._number,
             flow.version,
+            flow.scheme,
             facts.host,
+            flow.port,
             str(facts.method, "ascii", "backslashreplace"),
             told_path(facts.path, facts.query),
             self._status,
@@ -97,7 +99,7 @@ class Request:
 class FlowRequests:
     """All requests of one flow. `version` is set before the first; `count` is how many there were."""
 
-    __slots__ = ("_decided", "_facts", "_policy", "_rules", "context", "count", "id", "version")
+    __slots__ = ("_decided", "_facts", "_policy", "_rules", "context", "count", "id", "port", "scheme", "version")
 
     def __init__(self, context: EdgeContext, flow_id: str, facts: FlowFacts, rule: str | None) -> None:
         """`facts` and `rule`: what the flow was decided on, and by."""
@@ -105,6 +107,8 @@ class FlowRequests:
         self.id = flow_id
         self.version = HTTPVersion.HTTP1
         self.count = 0
+        self.scheme = Scheme.HTTPS if facts.protocol is Protocol.TLS else Scheme.HTTP
+        self.port = facts.port
         self._facts = facts
         self._policy: RequestPolicy = context.requests
         self._rules: RuleRequests | RequestVerdict = self._policy.for_rule(rule)

@@ -12,7 +12,7 @@ import pytest
 from weir_cli.commands import flows
 from weir_cli.main import main
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason, encode_record
-from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord, encode_request
+from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord, Scheme, encode_request
 from weir_sidecar.edge.admin import Admin, AdminRoutes, DoorKind, open_control_socket
 from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.records import RecordSink
@@ -225,9 +225,9 @@ def test_there_is_one_source_at_most(file, capsys):
 
 def request(flow, number, **changes):
     base = RequestRecord(
-        time="2026-01-01T10:20:31.456Z", flow=str(flow), number=number, protocol=HTTPVersion.HTTP1, host="example.com",
-        method="GET", path="/a?b=*", status=200, request_bytes=0, response_bytes=20480, ttfb_ms=1.5, duration_ms=2.34,
-        rule=None, decision=RequestDecision.ALLOW,
+        time="2026-01-01T10:20:31.456Z", flow=str(flow), number=number, protocol=HTTPVersion.HTTP1, scheme=Scheme.HTTPS,
+        host="example.com", port=443, method="GET", path="/a?b=*", status=200, request_bytes=0, response_bytes=20480,
+        ttfb_ms=1.5, duration_ms=2.34, rule=None, decision=RequestDecision.ALLOW,
     )  # fmt: skip
     return msgspec.structs.replace(base, **changes)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason, encode_record
-from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord
+from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord, Scheme
 from weir_sidecar.edge import records as module
 from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
 from weir_sidecar.edge.records import RING, RecordSink, open_record_file, open_stdout
@@ -261,9 +261,9 @@ class Told:
 
     def record(self):
         return RequestRecord(
-            time="2026-01-01T00:00:00Z", flow="1", number=self._number, protocol=HTTPVersion.HTTP1, host="example.com",
-            method="GET", path="/", status=200, request_bytes=0, response_bytes=1, ttfb_ms=1.0, duration_ms=2.0,
-            rule=None, decision=RequestDecision.ALLOW,
+            time="2026-01-01T00:00:00Z", flow="1", number=self._number, protocol=HTTPVersion.HTTP1,
+            scheme=Scheme.HTTP, host="example.com", port=80, method="GET", path="/", status=200, request_bytes=0,
+            response_bytes=1, ttfb_ms=1.0, duration_ms=2.0, rule=None, decision=RequestDecision.ALLOW,
         )  # fmt: skip
 
 
