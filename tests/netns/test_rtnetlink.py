@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from netns.capture_lab import inside, sh
-from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.errors import CaptureError
 from weir_sidecar.netsetup.rtnetlink import Routing, Rule
 
 pytestmark = pytest.mark.netns

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 
 import msgspec
@@ -10,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden.ruleset_cases import CASES
-from netns.capture_lab import inside, sh, sysctl
+from netns.capture_lab import acting_as, inside, sh, sysctl
 from weir_sidecar.contract.config import DNS, Capture, Exclude, IDRange, PortRange, SidecarConfig
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netfilter.render import render, render_removal
 from weir_sidecar.netsetup import capture, features
-from weir_sidecar.netsetup.commands import CaptureError, run
+from weir_sidecar.netsetup.errors import CaptureError
+from weir_sidecar.netsetup.nftables import comment_of
 
 pytestmark = pytest.mark.netns
 NAME = f"wk{os.getpid()}-rules"
@@ -32,29 +34,34 @@ def namespace() -> Iterator[str]:
         sh("ip", "netns", "del", NAME)
 
 
+def by_program(text: str, *flags: str) -> None:
+    """Load as people do."""
+    subprocess.run(["nft", *flags, "--file", "-"], input=text, text=True, check=True)
+
+
 def everything() -> str:
     """All that capture could leave behind, without what changes by itself."""
-    rules = re.sub(r" expires \S+| timeout \S+ms", "", run("nft", "--stateless", "list", "ruleset"))
-    shown = [run("ip", flag, *what) for flag in ("-4", "-6") for what in (("rule",), ("route", "show", "table", "all"))]
+    rules = re.sub(r" expires \S+| timeout \S+ms", "", sh("nft", "--stateless", "list", "ruleset"))
+    shown = [sh("ip", flag, *what) for flag in ("-4", "-6") for what in (("rule",), ("route", "show", "table", "all"))]
     return "\n".join([rules, *shown])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_text_loads_twice_alike_and_goes_clean(namespace: str, name: str) -> None:
     text = render(*CASES[name])
-    run("nft", "-f", "-", stdin=text)
-    once = run("nft", "-s", "list", "ruleset")
-    run("nft", "-f", "-", stdin=text)
-    assert run("nft", "-s", "list", "ruleset") == once
+    by_program(text)
+    once = sh("nft", "-s", "list", "ruleset")
+    by_program(text)
+    assert sh("nft", "-s", "list", "ruleset") == once
     assert "table inet weir" in once
-    run("nft", "-f", "-", stdin=render_removal(Features()))
-    assert run("nft", "list", "ruleset") == ""
+    by_program(render_removal(Features()))
+    assert sh("nft", "list", "ruleset") == ""
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_apply_twice_check_and_remove(namespace: str, name: str) -> None:
     config = CASES[name][0]
-    run("ip", "link", "set", "lo", "up")
+    sh("ip", "link", "set", "lo", "up")
     before = everything()
     assert capture.check(config)
     capture.apply(config)
@@ -70,19 +77,19 @@ def test_apply_twice_check_and_remove(namespace: str, name: str) -> None:
 
 def test_apply_brings_loopback_up(namespace: str) -> None:
     capture.apply(SidecarConfig())
-    assert "UP" in run("ip", "link", "show", "lo")
+    assert "UP" in sh("ip", "link", "show", "lo")
 
 
 def test_applying_the_same_does_not_touch_the_switch(namespace: str) -> None:
     config = SidecarConfig()
     capture.apply(config)
-    run("nft", "flush", "set", "inet", "weir", "alive")
+    sh("nft", "flush", "set", "inet", "weir", "alive")
     capture.apply(config)
-    assert "elements" not in run("nft", "list", "set", "inet", "weir", "alive")
+    assert "elements" not in sh("nft", "list", "set", "inet", "weir", "alive")
 
 
 def test_another_config_replaces_the_rules_and_the_mode_the_routes(namespace: str) -> None:
-    run("ip", "link", "set", "lo", "up")
+    sh("ip", "link", "set", "lo", "up")
     bare = everything()
     for first, second in (("default", "closed"), ("closed", "redirect"), ("redirect", "default")):
         capture.apply(CASES[first][0])
@@ -90,7 +97,7 @@ def test_another_config_replaces_the_rules_and_the_mode_the_routes(namespace: st
         assert capture.check(CASES[second][0]) == ()
         assert capture.check(CASES[first][0])
     capture.apply(CASES["redirect"][0])
-    assert "15801" not in run("ip", "rule")
+    assert "15801" not in sh("ip", "rule")
     capture.remove(CASES["redirect"][0])
     assert everything() == bare
 
@@ -98,9 +105,9 @@ def test_another_config_replaces_the_rules_and_the_mode_the_routes(namespace: st
 def test_what_is_missing_is_named(namespace: str) -> None:
     config = SidecarConfig()
     capture.apply(config)
-    run("ip", "-6", "rule", "del", "priority", "15801")
-    run("ip", "-4", "route", "flush", "table", "15801")
-    run("nft", "delete", "table", "inet", "weir")
+    sh("ip", "-6", "rule", "del", "priority", "15801")
+    sh("ip", "-4", "route", "flush", "table", "15801")
+    sh("nft", "delete", "table", "inet", "weir")
     table, route, rule = capture.check(config)
     assert "nft table inet weir" in table
     assert "-4 route" in route
@@ -132,13 +139,13 @@ def test_what_renders_loads(config: SidecarConfig, found: Features) -> None:
     except RulesetError:
         assert config.capture.exclude.interfaces  # the only part here that may hold what no rule can say
         return
-    run("nft", "--check", "-f", "-", stdin=text)
+    by_program(text, "--check")
 
 
 def test_other_rules_and_tables_stay(namespace: str) -> None:
-    run("nft", "add table inet other")
-    run("ip", "link", "set", "lo", "up")
-    run("ip", "rule", "add", "priority", "15801", "fwmark", "0x5", "lookup", "77")
+    sh("nft", "add", "table", "inet", "other")
+    sh("ip", "link", "set", "lo", "up")
+    sh("ip", "rule", "add", "priority", "15801", "fwmark", "0x5", "lookup", "77")
     before = everything()
     capture.apply(SidecarConfig())
     capture.remove(SidecarConfig())
@@ -147,28 +154,48 @@ def test_other_rules_and_tables_stay(namespace: str) -> None:
 
 def test_without_ipv6(namespace: str) -> None:
     sysctl(NAME, "net.ipv6.conf.all.disable_ipv6", 1)
-    run("ip", "link", "set", "lo", "up")
+    sh("ip", "link", "set", "lo", "up")
     before = everything()
     capture.apply(SidecarConfig())
     assert capture.check(SidecarConfig()) == ()
-    assert "15801" not in run("ip", "-6", "rule")
+    assert "15801" not in sh("ip", "-6", "rule")
     capture.remove(SidecarConfig())
     assert everything() == before
 
 
+@pytest.mark.parametrize(
+    ("commands", "comment"),
+    [
+        ("", None),
+        ("add table ip weir", None),
+        ("add table inet weird", None),
+        ("add table inet weir", ""),
+        ('add table inet weir { flags dormant; comment "weir 0123"; }', "weir 0123"),
+    ],
+)
+def test_what_a_table_says_of_itself(namespace: str, commands: str, comment: str | None) -> None:
+    by_program(commands)
+    assert comment_of("weir") == comment
+
+
+def test_without_the_right_to_ask_it_says_so(namespace: str) -> None:
+    with acting_as(1000), pytest.raises(CaptureError, match="not permitted"):
+        comment_of("weir")
+
+
 def test_features_are_found_without_a_trace(namespace: str) -> None:
     assert features.detect().ipv6
-    assert run("nft", "list", "ruleset") == ""
+    assert sh("nft", "list", "ruleset") == ""
 
 
 def test_a_ruleset_that_nft_refuses_is_told(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture, "render", lambda config, found: "table inet weir { nonsense }\n")
     with pytest.raises(CaptureError) as caught:
         capture.apply(SidecarConfig())
-    assert "nft --file -" in str(caught.value)
+    assert str(caught.value).startswith("nft: ")
     assert "syntax error" in str(caught.value)
     assert "weir doctor" in str(caught.value)
-    assert "weir" not in run("nft", "list", "tables")
+    assert "weir" not in sh("nft", "list", "tables")
 
 
 def test_a_config_no_rule_can_say_changes_nothing(namespace: str) -> None:

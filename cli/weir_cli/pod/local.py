@@ -12,7 +12,7 @@ from weir_operator.problems import PolicyError
 from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netsetup import capture
-from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.errors import CaptureError
 
 _BAD_POLICY = 2
 

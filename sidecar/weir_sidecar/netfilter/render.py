@@ -29,7 +29,7 @@ def render_removal(features: Features) -> str:
 
 def loaded_as(text: str) -> str:
     """The comment that the table has once `text`, from `render`, is loaded: it tells one text from another."""
-    return text.partition("comment ")[2].partition(";")[0]
+    return text.partition('comment "')[2].partition('"')[0]
 
 
 def _table(table: Table) -> Iterator[str]:

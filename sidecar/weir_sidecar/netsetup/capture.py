@@ -7,19 +7,25 @@ src_valid_mark and ip_forward are not asked (tests/netns/test_switch.py holds th
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from weir_sidecar.contract.config import CaptureMode, Marks, SidecarConfig
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.render import TABLE, loaded_as, render, render_removal
-from weir_sidecar.netsetup.commands import run
 from weir_sidecar.netsetup.features import detect
+from weir_sidecar.netsetup.nftables import Nft, comment_of
 from weir_sidecar.netsetup.rtnetlink import Routing, Rule
 
-_LOAD_ADVICE = "nothing was loaded; run `weir doctor` to see what this kernel lacks"
+LOAD_ADVICE = "nothing was loaded; run `weir doctor` to see what this kernel lacks"
 
 
-def apply(config: SidecarConfig, known: Features | None = None) -> None:
+def load(text: str) -> None:
+    """Load a ruleset's text. Raises `CaptureError`: then nothing was."""
+    with Nft() as nft:
+        nft.run(text, LOAD_ADVICE)
+
+
+def apply(config: SidecarConfig, known: Features | None = None, loader: Callable[[str], None] = load) -> None:
     """Capture as the config says. Raises `CaptureError`, and `RulesetError` for a config no rule can say.
 
     Who sets up many pods of one kernel looks once at what it can do, and gives it as `known`.
@@ -33,7 +39,7 @@ def apply(config: SidecarConfig, known: Features | None = None) -> None:
                 routing.add_route(family, config.marks.table)
                 routing.add_rule(family, _rule(config.marks))
         if not _is_loaded(text):
-            run("nft", "--file", "-", stdin=text, advice=_LOAD_ADVICE)
+            loader(text)
         if config.capture.mode is not CaptureMode.TPROXY:
             _remove_policies(routing, config.marks, features)
 
@@ -41,7 +47,8 @@ def apply(config: SidecarConfig, known: Features | None = None) -> None:
 def remove(config: SidecarConfig) -> None:
     """Take away all that `apply` made, whatever config it was called with, if its marks were these."""
     features = detect()
-    run("nft", "--file", "-", stdin=render_removal(features))
+    with Nft() as nft:
+        nft.run(render_removal(features))
     with Routing() as routing:
         _remove_policies(routing, config.marks, features)
 
@@ -97,8 +104,5 @@ def _remove_policies(routing: Routing, marks: Marks, features: Features) -> None
 
 
 def _is_loaded(text: str) -> bool:
-    """The table's comment tells which text was loaded; where there is no table, listing it fails."""
-    tables = run("nft", "list", "tables", "inet")
-    return f"table inet {TABLE}" in tables.splitlines() and loaded_as(text) in run(
-        "nft", "list", "table", "inet", TABLE
-    )
+    """The table's comment tells which text was loaded: a text is loaded whole or not at all."""
+    return comment_of(TABLE) == loaded_as(text)

@@ -3,7 +3,8 @@
 import os
 
 from weir_sidecar.netfilter.features import Features
-from weir_sidecar.netsetup.commands import CaptureError, run
+from weir_sidecar.netsetup.errors import CaptureError
+from weir_sidecar.netsetup.nftables import Nft
 
 _DUP = """table {family} weir-probe {{
 \tchain probe {{
@@ -15,23 +16,24 @@ _DUP = """table {family} weir-probe {{
 
 
 def detect() -> Features:
-    """Ask the kernel (through `nft --check`, so that it loads the modules it has). Raises `CaptureError`.
+    """Ask the kernel (by loading nothing but to try, so that it loads the modules it has). Raises `CaptureError`.
 
     Needs NET_ADMIN in the current network namespace.
     """
-    # A kernel that cannot do this cannot do anything here: its error is the one to show, not a missing feature.
-    run("nft", "--check", "--file", "-", stdin="add table inet weir-probe\n", advice=_ADVICE)
-    ipv6 = os.path.exists("/proc/sys/net/ipv6")  # noqa: PTH110  pathlib is slow to import, for one question
-    families = ("ip", "ip6") if ipv6 else ("ip",)
-    return Features(dup=all(map(_loads, families)), ipv6=ipv6)
+    with Nft(dry_run=True) as nft:
+        # A kernel that cannot do this cannot do anything here: its error is the one to show, not a missing feature.
+        nft.run("add table inet weir-probe\n", _ADVICE)
+        ipv6 = os.path.exists("/proc/sys/net/ipv6")  # noqa: PTH110  pathlib is slow to import, for one question
+        families = ("ip", "ip6") if ipv6 else ("ip",)
+        return Features(dup=all(_loads(nft, family) for family in families), ipv6=ipv6)
 
 
 _ADVICE = "run as root (or with NET_ADMIN) on a kernel with nf_tables"
 
 
-def _loads(family: str) -> bool:
+def _loads(nft: Nft, family: str) -> bool:
     try:
-        run("nft", "--check", "--file", "-", stdin=_DUP.format(family=family))
+        nft.run(_DUP.format(family=family))
     except CaptureError:
         return False
     return True

@@ -12,7 +12,7 @@ from typing import Self
 
 import msgspec
 
-from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.errors import DOCTOR, CaptureError
 
 _NEWLINK, _NEWROUTE, _DELROUTE, _GETROUTE, _NEWRULE, _DELRULE, _GETRULE = 16, 24, 25, 26, 32, 33, 34
 _ERROR, _DONE = 2, 3
@@ -150,6 +150,4 @@ def _failed(kind: int, number: int) -> CaptureError:
         _DELRULE: "remove a policy rule",
         _GETRULE: "list policy rules",
     }
-    return CaptureError(
-        f"rtnetlink: {what[kind]}", os.strerror(number), "run `weir doctor` to see what is missing here"
-    )
+    return CaptureError(f"rtnetlink: {what[kind]}", os.strerror(number), DOCTOR)

@@ -14,7 +14,7 @@ from functools import partial
 
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netsetup import capture
-from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.errors import CaptureError
 from weir_sidecar.netsetup.features import detect
 from weir_sidecar.node import exchange, namespaces, plugin
 from weir_sidecar.node.agent import Agent, Tasks, open_listener

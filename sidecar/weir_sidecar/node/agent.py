@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import msgspec
 
-from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.errors import CaptureError
 from weir_sidecar.node import handing, namespaces
 from weir_sidecar.node.records import Records
 

@@ -4,7 +4,7 @@ import ctypes
 import fcntl
 import os
 
-from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.errors import CaptureError
 
 _NS_GET_USERNS = 0xB701
 _NS_GET_NSTYPE = 0xB703

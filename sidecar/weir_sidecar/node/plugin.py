@@ -10,7 +10,7 @@ import msgspec
 
 from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.netfilter.literals import RulesetError
-from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.errors import CaptureError
 from weir_sidecar.node.cni import CNIError, Code, Command, Request, Sandbox
 from weir_sidecar.node.records import Record, Records
 

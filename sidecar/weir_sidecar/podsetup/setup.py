@@ -26,7 +26,7 @@ from weir_sidecar.edge.privileges import Capability
 from weir_sidecar.edge.rules_answer import has_rules
 from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netsetup import capture
-from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.errors import CaptureError
 from weir_sidecar.podsetup import trust_files
 from weir_sidecar.podsetup.errors import SetupError
 from weir_sidecar.podsetup.volume import Directory, read_together

@@ -13,7 +13,7 @@ from weir_sidecar.contract import config as contract
 from weir_sidecar.contract.config import FailureMode, Setup, SidecarConfig, Trust, Upstream
 from weir_sidecar.edge.privileges import Capability, PrivilegeError, Status
 from weir_sidecar.netfilter.literals import RulesetError
-from weir_sidecar.netsetup.commands import CaptureError
+from weir_sidecar.netsetup.errors import CaptureError
 from weir_sidecar.podsetup import setup
 from weir_sidecar.podsetup.errors import SetupError
 
