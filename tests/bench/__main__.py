@@ -13,7 +13,7 @@ from types import FrameType
 import msgspec
 
 from .load import Work
-from .measure import Contestant, Effort, direct, measure, peer, say, weir
+from .measure import Contestant, Effort, direct, measure, peer, say, unread, weir
 from .peers import PEERS
 from .report import Machine, Report
 from .site import Site, SiteError, load_core, proxy_core
@@ -28,7 +28,7 @@ _NEEDED = ("nginx", "h2load", "wrk", "curl", "nft", "openssl")
 
 def main() -> int:
     """Measure. 0 when Weir was measured without a problem, 1 otherwise."""
-    names = ("direct", "weir", *(each.name for each in PEERS))
+    names = ("direct", "weir", "weir-unread", *(each.name for each in PEERS))
     parser = argparse.ArgumentParser(prog="make bench", description="Weir beside its peers, on the same work.")
     parser.add_argument("--quick", action="store_true", help="one short pass; the figures are rough")
     parser.add_argument(
@@ -67,7 +67,7 @@ def main() -> int:
 
 def _contestants(wanted: list[str], works: set[Work]) -> tuple[list[Contestant], list[str]]:
     """Those that are wanted and here, and a line on each that is not."""
-    found = [each for each in (direct(), weir()) if each.name in wanted]
+    found = [each for each in (direct(), weir(), unread()) if each.name in wanted]
     missing = []
     for each in PEERS:
         if each.name not in wanted or not each.works & works:

@@ -10,15 +10,19 @@ from .site import HOST, ORIGIN_ADDRESS
 
 _URL = f"https://{HOST}"
 _GIB = 1 << 30
+_WRK_LATENCY = re.compile(r"^ +(50|99)% +([\d.]+)(us|ms|s)$", re.MULTILINE)
 
 
 class Work(StrEnum):
     """What is measured. A unit is a request, a connection, a GiB or a query."""
 
     KEEPALIVE = "keep-alive"
+    VARIED = "varied-heads"
     NEW = "new-connection"
     HTTP2 = "http2"
     BULK = "bulk"
+    HTTP2_BULK = "http2-bulk"
+    PLAIN_BULK = "plain-bulk"
     PASS_NEW = "passthrough-new-connection"
     PASS_BULK = "passthrough-bulk"
     DNS = "dns"
@@ -62,6 +66,16 @@ def wrk(out: str, times: list[int]) -> Outcome:
     return Outcome(succeeded, float(rate[1]), failed, percentile(times, 50), percentile(times, 99))
 
 
+def wrk_keepalive(out: str) -> Outcome:
+    """Read wrk's summary of connections that are kept, with the latencies that `--latency` tells."""
+    found = {int(percent): _microseconds(*rest) for percent, *rest in _WRK_LATENCY.findall(out)}
+    return msgspec.structs.replace(wrk(out, []), p50=found.get(50), p99=found.get(99))
+
+
+def _microseconds(number: str, unit: str) -> float:
+    return float(number) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
+
+
 def curl(out: str) -> Outcome:
     """Read `status bytes bytes/s`. A unit is a GiB, the rate MiB/s."""
     status, size, speed = out.split()
@@ -102,18 +116,17 @@ def wrk_argv(seconds: float) -> list[str]:
     return ["wrk", "-t1", "-c32", f"-d{max(1, round(seconds))}s", "-H", "Connection: close", f"{_URL}/1k"]
 
 
-def curl_argv() -> list[str]:
+def wrk_varied_argv(seconds: float, script: str) -> list[str]:
+    """32 connections that are kept, each request with another head."""
+    return ["wrk", "-t1", "-c32", f"-d{max(1, round(seconds))}s", "--latency", "-s", script, _URL]
+
+
+def curl_argv(work: Work) -> list[str]:
     """One download. The client does not verify: that is no work of the proxy."""
-    return [
-        "curl",
-        "-sk",
-        "--http1.1",
-        "-o",
-        "/dev/null",
-        "-w",
-        "%{http_code} %{size_download} %{speed_download}",
-        f"{_URL}/bulk",
-    ]
+    url = f"http://{HOST}" if work is Work.PLAIN_BULK else _URL
+    version = "--http2" if work is Work.HTTP2_BULK else "--http1.1"
+    told = "%{http_code} %{size_download} %{speed_download}"
+    return ["curl", "-sk", version, "-o", "/dev/null", "-w", told, f"{url}/bulk"]
 
 
 def dnsperf_argv(seconds: float, queries: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from . import load, procs
+from . import load, procs, varied
 from .load import Outcome, Work
 from .peers import MODE, Mode, Peer
 from .report import Cell, Sample, Subject, cell
@@ -56,13 +56,24 @@ class Contestant(msgspec.Struct, frozen=True):
 
 def direct() -> Contestant:
     """No proxy at all: what the client and the origin can do on their core."""
-    works = frozenset({Work.KEEPALIVE, Work.NEW, Work.HTTP2, Work.BULK, Work.DNS})
+    works = frozenset(work for work in Work if MODE[work] is not Mode.PASSTHROUGH)
     return Contestant("direct", "no proxy", works, lambda _site, _mode: Started())
 
 
 def weir() -> Contestant:
     """The product."""
     return Contestant("weir", VERSION, frozenset(Work), lambda site, mode: Started(*start_weir(site, mode)))
+
+
+def unread() -> Contestant:
+    """The product without its reading of HTTP: what bulk is compared with."""
+    works = frozenset({Work.KEEPALIVE, Work.HTTP2, Work.BULK, Work.HTTP2_BULK, Work.PLAIN_BULK})
+    return Contestant(
+        "weir-unread",
+        f"{VERSION} that reads no HTTP",
+        works,
+        lambda site, mode: Started(*start_weir(site, mode, module="tests.bench.unread")),
+    )
 
 
 def peer(chosen: Peer, version: str) -> Contestant:
@@ -106,7 +117,7 @@ def _running(site: Site, who: Contestant, mode: Mode) -> Iterator[Started]:
     started = Started()
     try:
         started = who.start(site, mode)
-        if mode is not Mode.DNS:
+        if mode in {Mode.INTERCEPT, Mode.PASSTHROUGH}:
             _check(site, who, mode)
         if started.process:
             time.sleep(_SETTLE)
@@ -149,6 +160,8 @@ def _once(site: Site, work: Work, started: Started, effort: Effort) -> Sample:
     after = procs.cpu_us(pid) if pid else 0.0
     opened = _opened() - opened
     outcome = read()
+    if pid and after <= before:
+        raise SiteError(f"{work}: it did not pass the proxy, which took no CPU")
     if outcome.units <= 0:
         raise SiteError(f"{work}: nothing succeeded, {outcome.failed} failed")
     return Sample(outcome, (after - before) / outcome.units if pid else None, opened / outcome.units)
@@ -172,9 +185,15 @@ def _new(site: Site, work: Work, effort: Effort) -> Callable[[], Outcome]:
     return lambda: load.wrk(out, _sample(site, effort.connections).times)
 
 
+def _varied(site: Site, work: Work, effort: Effort) -> Callable[[], Outcome]:
+    del work
+    out = site.client(load.wrk_varied_argv(effort.seconds, str(site.path("varied.lua", varied.script()))))
+    return lambda: load.wrk_keepalive(out)
+
+
 def _bulk(site: Site, work: Work, effort: Effort) -> Callable[[], Outcome]:
-    del work, effort
-    out = site.client(load.curl_argv())
+    del effort
+    out = site.client(load.curl_argv(work))
     return lambda: load.curl(out)
 
 
@@ -191,7 +210,10 @@ _GENERATORS = {
     Work.HTTP2: _http,
     Work.NEW: _new,
     Work.PASS_NEW: _new,
+    Work.VARIED: _varied,
     Work.BULK: _bulk,
+    Work.HTTP2_BULK: _bulk,
+    Work.PLAIN_BULK: _bulk,
     Work.PASS_BULK: _bulk,
     Work.DNS: _dns,
 }

@@ -36,6 +36,7 @@ class Mode(StrEnum):
     """What a proxy is told to do."""
 
     INTERCEPT = "intercept"
+    PLAIN = "plain"
     PASSTHROUGH = "passthrough"
     DNS = "dns"
 
@@ -44,11 +45,18 @@ MODE = {
     Work.KEEPALIVE: Mode.INTERCEPT,
     Work.NEW: Mode.INTERCEPT,
     Work.HTTP2: Mode.INTERCEPT,
+    Work.VARIED: Mode.INTERCEPT,
     Work.BULK: Mode.INTERCEPT,
+    Work.HTTP2_BULK: Mode.INTERCEPT,
+    Work.PLAIN_BULK: Mode.PLAIN,
     Work.PASS_NEW: Mode.PASSTHROUGH,
     Work.PASS_BULK: Mode.PASSTHROUGH,
     Work.DNS: Mode.DNS,
 }
+
+
+_PORTS = {Mode.DNS: ("udp", 53), Mode.PLAIN: ("tcp", 80)}
+"""Where the client's flows go to, where that is not TCP 443."""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -78,7 +86,7 @@ class Peer(msgspec.Struct, frozen=True):
         argv = within(CLIENT, proxy_core(), self.command(site, mode), user=self.user)
         settings = site.path("openssl.cnf", _NO_RESUMPTION)
         process = site.spawn(argv, environment={"OPENSSL_CONF": str(settings)})
-        protocol, port = ("udp", 53) if mode is Mode.DNS else ("tcp", 443)
+        protocol, port = _PORTS.get(mode, ("tcp", 443))
         site.await_port(process, protocol, _PORT)
         site.redirect(protocol, port, _PORT)
         return process
@@ -97,7 +105,7 @@ def _mitmproxy(site: Site, mode: Mode) -> list[str]:
 
 _SQUID = """\
 http_port 127.0.0.1:15901
-https_port 127.0.0.1:{port} intercept ssl-bump cert={dir}/proxy-ca-both.pem generate-host-certificates=on
+{listens}
 sslcrtd_program {certgen} -s {home}/certificates -M 4MB
 tls_outgoing_options cafile={dir}/origin-ca.pem
 acl start at_step SslBump1
@@ -122,7 +130,11 @@ def _squid(site: Site, mode: Mode) -> list[str]:
     bump = "ssl_bump stare all\nssl_bump bump all"
     if mode is Mode.PASSTHROUGH:
         bump = "ssl_bump peek start\nssl_bump splice all"
-    text = _SQUID.format(port=_PORT, dir=site.dir, certgen=_CERTGEN, home=home, bump=bump)
+    listens = f"https_port 127.0.0.1:{_PORT} intercept ssl-bump cert={site.dir}/proxy-ca-both.pem"
+    listens += " generate-host-certificates=on"
+    if mode is Mode.PLAIN:
+        listens = f"http_port 127.0.0.1:{_PORT} intercept"
+    text = _SQUID.format(listens=listens, dir=site.dir, certgen=_CERTGEN, home=home, bump=bump)
     return ["squid", "-N", "-f", str(site.path("squid.conf", text))]
 
 
@@ -174,7 +186,7 @@ def _dnsmasq(site: Site, mode: Mode) -> list[str]:
     ]
 
 
-_TLS = frozenset({Work.KEEPALIVE, Work.NEW, Work.BULK})
+_TLS = frozenset({Work.KEEPALIVE, Work.VARIED, Work.NEW, Work.BULK})
 _PASS = frozenset({Work.PASS_NEW, Work.PASS_BULK})
 
 PEERS = (
@@ -183,11 +195,11 @@ PEERS = (
         "mitmproxy",
         str(_MITMDUMP),
         ("--version",),
-        _TLS | _PASS | {Work.HTTP2},
+        _TLS | _PASS | {Work.HTTP2, Work.HTTP2_BULK, Work.PLAIN_BULK},
         _mitmproxy,
         (f"--regid={PROXY_ID}", "--clear-groups"),
     ),
-    Peer("squid", "squid", ("-v",), _TLS | _PASS, _squid),
+    Peer("squid", "squid", ("-v",), _TLS | _PASS | {Work.PLAIN_BULK}, _squid),
     Peer("sslsplit", "sslsplit", ("-V",), _TLS, _sslsplit),
     Peer("haproxy", "haproxy", ("-v",), _PASS, _haproxy),
     Peer("dnsmasq", "dnsmasq", ("-v",), frozenset({Work.DNS}), _dnsmasq),

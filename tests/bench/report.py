@@ -101,22 +101,31 @@ def cell(samples: list[Sample]) -> Cell:
     )
 
 
-def aims(weir: Subject) -> tuple[Aim, ...]:
-    """The aims, with what was measured. CPU is the proxy's, on this machine on this day."""
+def aims(weir: Subject, unread: Subject | None = None) -> tuple[Aim, ...]:
+    """The aims, with what was measured. CPU is the proxy's, on this machine on this day. `unread`: Weir reading no HTTP."""
 
     def cpu(work: Work, scale: float = 1.0) -> float | None:
         found = weir.works.get(work)
         return None if found is None or found.cpu_us is None else found.cpu_us / scale
 
+    def over_unread(work: Work) -> float | None:
+        read = cpu(work)
+        found = None if unread is None else unread.works.get(work)
+        return None if read is None or found is None or not found.cpu_us else read / found.cpu_us
+
     http2 = weir.works.get(Work.HTTP2)
     return (
         Aim("intercepted keep-alive request, read and recorded", "µs", 45, cpu(Work.KEEPALIVE)),
+        Aim("the same, each with another head", "µs", 45, cpu(Work.VARIED)),
         Aim("new intercepted connection", "µs", 800, cpu(Work.NEW)),
         Aim("HTTP/2 request", "µs", 50, cpu(Work.HTTP2)),
         Aim("HTTP/2 requests", "/s", 18_000, http2.rate if http2 else None, at_least=True),
         Aim("passthrough connection, at first", "µs", 200, cpu(Work.PASS_NEW)),
         Aim("passthrough connection, in the end", "µs", 110, cpu(Work.PASS_NEW)),
         Aim("intercepted bulk", "s/GiB", 3.5, cpu(Work.BULK, 1e6)),
+        Aim("HTTP/1.1 bulk over the same unread", "×", 1.1, over_unread(Work.BULK)),
+        Aim("HTTP/2 bulk over the same unread", "×", 1.1, over_unread(Work.HTTP2_BULK)),
+        Aim("bulk without TLS over the same unread", "×", 1.1, over_unread(Work.PLAIN_BULK)),
         Aim("spliced bulk", "s/GiB", 0.75, cpu(Work.PASS_BULK, 1e6)),
         Aim("DNS query", "µs", 40, cpu(Work.DNS)),
         Aim("idle memory (PSS)", "MiB", 35, weir.idle.pss if weir.idle else None),

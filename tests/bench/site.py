@@ -33,7 +33,8 @@ http {{
   client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir};
   uwsgi_temp_path {dir}; scgi_temp_path {dir};
   server {{
-    listen 443 ssl http2; root {dir}/www; ssl_protocols TLSv1.2 TLSv1.3;
+    listen 80; listen 443 ssl http2; location /varied/ {{ rewrite ^ /1k break; }}
+    root {dir}/www; ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_tickets off; ssl_session_cache off; ssl_certificate {dir}/origin.pem; ssl_certificate_key {dir}/origin.key;
   }}
 }}

@@ -8,14 +8,17 @@ from .report import Aim, Report, aims, ratio
 
 _TITLES = {
     Work.KEEPALIVE: "Intercepted, keep-alive: 1 KiB over HTTPS, HTTP/1.1, 32 connections",
+    Work.VARIED: "Intercepted, keep-alive, each request with another head: 1 KiB over HTTPS, HTTP/1.1, 32 connections",
     Work.NEW: "Intercepted, a new TLS connection for each request, 32 at a time",
     Work.HTTP2: "Intercepted, HTTP/2: 8 connections of 16 streams",
-    Work.BULK: "Intercepted, one large download",
+    Work.BULK: "Intercepted, one large download over HTTP/1.1",
+    Work.HTTP2_BULK: "Intercepted, one large download over HTTP/2",
+    Work.PLAIN_BULK: "Read without TLS, one large download over HTTP/1.1",
     Work.PASS_NEW: "Passed through, a new TLS connection for each request, 32 at a time",
     Work.PASS_BULK: "Passed through, one large download",
     Work.DNS: "DNS over UDP: 100 queries outstanding",
 }
-_BULK = (Work.BULK, Work.PASS_BULK)
+_BULK = (Work.BULK, Work.HTTP2_BULK, Work.PLAIN_BULK, Work.PASS_BULK)
 
 
 def render(report: Report) -> str:
@@ -28,7 +31,7 @@ def render(report: Report) -> str:
     parts.append(_memory(report))
     weir = report.subject("weir")
     if weir:
-        parts.append(_aims(aims(weir)))
+        parts.append(_aims(aims(weir, report.subject("weir-unread"))))
     parts += [f"Not measured: {text}" for text in report.missing]
     parts += [f"Problem: {text}" for text in report.problems]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -26,7 +26,7 @@ def config(mode: Mode, roots: str) -> contract.SidecarConfig:
     return contract.SidecarConfig(trust=contract.Trust(upstream=upstream, never_intercept=never))
 
 
-def start(site: Site, mode: Mode) -> tuple[subprocess.Popen[bytes], float]:
+def start(site: Site, mode: Mode, *, module: str = "weir_sidecar") -> tuple[subprocess.Popen[bytes], float]:
     """The running sidecar, and the seconds from the start of its process until it serves."""
     chosen = config(mode, (site.dir / "origin-ca.pem").read_text(encoding="ascii"))
     directory = site.dir / "weir"
@@ -39,7 +39,7 @@ def start(site: Site, mode: Mode) -> tuple[subprocess.Popen[bytes], float]:
     run("ip", "netns", "exec", CLIENT, sys.executable, "-c", _APPLY, stdin=contract.encode(chosen).decode())
     told, tell = os.pipe()
     try:
-        argv = [sys.executable, "-m", "weir_sidecar", "--run-dir", str(directory), "--state-dir", f"{directory}/state"]
+        argv = [sys.executable, "-m", module, "--run-dir", str(directory), "--state-dir", f"{directory}/state"]
         argv += ["--record", f"{directory}/records.jsonl", "--ready-fd", str(tell)]
         begun = time.monotonic()
         process = site.spawn(within(CLIENT, proxy_core(), argv), pass_fds=(tell,))

@@ -49,6 +49,14 @@ def test_wrk_counts_socket_errors_and_other_answers_as_failed():
     assert (outcome.units, outcome.failed, outcome.p50) == (2300, 90, None)
 
 
+def test_wrk_tells_latencies_of_connections_that_are_kept_itself():
+    told = (
+        WRK + "  Latency Distribution\n     50%  713.00us\n     75%    1.00ms\n     90%    1.12ms\n     99%    1.20s\n"
+    )
+    outcome = load.wrk_keepalive(told)
+    assert (outcome.units, outcome.p50, outcome.p99) == (2380, 713, 1_200_000)
+
+
 def test_curl_measures_gib_and_mib_a_second():
     assert load.curl("200 268435456 104857600") == Outcome(units=0.25, rate=100, failed=0)
     assert load.curl("000 0 0").failed == 1
@@ -85,3 +93,9 @@ def test_http2_and_keep_alive_differ_in_shape_only():
     assert "--h1" in keep_alive
     assert "--h1" not in http2
     assert keep_alive[-3:] == http2[-3:] == ["2", "--log-file=log", "https://origin.test/1k"]
+
+
+def test_downloads_differ_in_version_and_in_tls_only():
+    first, second, clear = (load.curl_argv(work) for work in (Work.BULK, Work.HTTP2_BULK, Work.PLAIN_BULK))
+    assert {*first} ^ {*second} == {"--http1.1", "--http2"}
+    assert {*first} ^ {*clear} == {"https://origin.test/bulk", "http://origin.test/bulk"}

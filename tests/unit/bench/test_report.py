@@ -50,6 +50,16 @@ def test_bulk_is_told_in_seconds_a_gib():
     assert (found["spliced bulk"].measured, found["spliced bulk"].met) == (0.5, True)
 
 
+def test_what_reading_costs_is_told_over_the_same_unread():
+    read, unread = subject("weir", {Work.HTTP2_BULK: 1.5e6}), subject("weir-unread", {Work.HTTP2_BULK: 1.25e6})
+    found = {aim.what: aim for aim in aims(read, unread)}
+    assert (found["HTTP/2 bulk over the same unread"].measured, found["HTTP/2 bulk over the same unread"].met) == (
+        1.2,
+        False,
+    )
+    assert found["HTTP/1.1 bulk over the same unread"].met is None
+
+
 def test_the_ratio_is_weirs_cpu_over_the_peers():
     both = report(subject("weir", {Work.DNS: 20.0}), subject("dnsmasq", {Work.DNS: 40.0, Work.NEW: 1.0}))
     assert ratio(both, "dnsmasq", Work.DNS) == 0.5
