@@ -13,6 +13,7 @@ from weir_operator import models
 from weir_operator.arrange import Arranged
 from weir_operator.load import Loaded
 from weir_sidecar.contract import config, http
+from weir_sidecar.contract import request_log as log
 
 type Roots = Mapping[tuple[str, str], str]
 """PEM text by policy file and `roots[].file` as written in it."""
@@ -49,6 +50,7 @@ def compile_policies(policies: Arranged, roots: Roots) -> config.SidecarConfig:
     return replace(
         _overlay(config.SidecarConfig(), specs, "failure_mode", "startup", "default_action", "verify_address"),
         rules=tuple(rule for one in policies.interception for rule in rules_of(one.document)),
+        logging=_logging([spec.logging for spec in specs]),
         capture=_capture([spec.capture for spec in specs]),
         trust=_trust(policies.trust, roots),
     )
@@ -80,6 +82,20 @@ def _capture(parts: Sequence[models.Capture]) -> config.Capture:
         dns=_overlay(config.DNS(), dns, *config.DNS.__struct_fields__),
         exclude=_overlay(config.Exclude(), exclude, *config.Exclude.__struct_fields__),
     )
+
+
+def _logging(parts: Sequence[models.Logging]) -> log.RequestLog | msgspec.UnsetType:
+    """What any of the policies redacts is redacted; all else is the first's that gives it."""
+    asked = replace(
+        _overlay(log.RequestLog(), parts, "sample", "headers", "query"),
+        redact_headers=tuple(dict.fromkeys(name for part in parts for name in part.redact.headers)),
+        redact_query=tuple(dict.fromkeys(name for part in parts for name in part.redact.query)),
+        bodies=_overlay(log.BodyLog(), [part.bodies for part in parts], *log.BodyLog.__struct_fields__),
+        web_socket=_overlay(
+            log.WebSocketLog(), [part.web_socket for part in parts], *log.WebSocketLog.__struct_fields__
+        ),
+    )
+    return msgspec.UNSET if asked == log.RequestLog() else asked
 
 
 def _trust(policies: Sequence[Loaded[models.TrustPolicy]], roots: Roots) -> config.Trust:

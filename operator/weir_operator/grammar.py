@@ -21,6 +21,7 @@ _RULE_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", re.ASC
 _INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}|[A-Za-z0-9_.@-]{1,14}\*", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?", re.ASCII)
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/(\*|[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*)", re.ASCII)
 _PATH = re.compile(r"[!-~]+", re.ASCII)
 _JA4 = re.compile(r"[tqd](1[0-3]|s[1-3]|d[1-3]|00)[di][0-9]{4}[0-9a-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}", re.ASCII)
 
@@ -53,6 +54,13 @@ def duration(value: float | str) -> float:
     if not 0 < seconds <= MAX_DURATION:
         raise UnreadableError(allowed)
     return seconds
+
+
+def share(value: float | str) -> float:
+    """A part of a whole, as a number from 0 to 1."""
+    if isinstance(value, str) or not 0 <= value <= 1:
+        raise UnreadableError("a number from 0 (none) to 1 (all), such as 0.1 for one in ten")
+    return float(value)
 
 
 def host(text: str) -> str:
@@ -170,7 +178,19 @@ def body(text: str) -> str:
     raise UnreadableError("at most 4096 characters")
 
 
-NUMBERS: dict[str, Callable[[float | str], object]] = {"ports": ports, "ids": ids, "duration": duration}
+def media_type(text: str) -> str:
+    """A media type, or all of one type; in lower case (RFC 9110, section 8.3.1)."""
+    if len(text) <= 128 and _MEDIA_TYPE.fullmatch(text):
+        return text.lower()
+    raise UnreadableError("a media type such as application/json, or text/* for all texts, without parameters")
+
+
+NUMBERS: dict[str, Callable[[float | str], object]] = {
+    "ports": ports,
+    "ids": ids,
+    "duration": duration,
+    "share": share,
+}
 """Grammars that numbers belong to."""
 
 TEXTS: dict[str, Callable[[str], str]] = {
@@ -188,6 +208,7 @@ TEXTS: dict[str, Callable[[str], str]] = {
     "path": path,
     "parameter": parameter,
     "body": body,
+    "media type": media_type,
 }
 """Grammars of text alone."""
 

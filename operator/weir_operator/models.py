@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import field
 
+from weir_operator.models_logging import Logging
 from weir_sidecar.contract.config import (
     Action,
     CaptureMode,
@@ -255,6 +256,7 @@ class InterceptionSpec(_Model, frozen=True):
     priority: Annotated[int, msgspec.Meta(ge=0, le=10000)] = 1000
     """Lower comes first."""
     rules: tuple[Rule, ...] = ()
+    logging: Logging = Logging()
     trust_policy_ref: TrustPolicyRef | None = None
 
 

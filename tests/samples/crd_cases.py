@@ -61,6 +61,13 @@ def _requirement(**requirement: Any) -> dict[str, Any]:
 
 
 INVALID = (
+    # logging
+    _policy("spec.logging.sample", "should be less than or equal to 1", {"logging": {"sample": 1.5}}),
+    _policy("spec.logging.headers", '"None", "Names", "Redacted", "All"', {"logging": {"headers": "Some"}}),
+    _policy("spec.logging.bodies.contentTypes[0]", "should match", {"logging": {"bodies": {"contentTypes": ["json"]}}}),
+    _policy(
+        "spec.logging.bodies.maxBytes", "less than or equal to 1048576", {"logging": {"bodies": {"maxBytes": 2e6}}}
+    ),
     # hosts
     _match("hosts[0]", _HOST, hosts=["https://example.com"]),
     _match("hosts[0]", _HOST, hosts=["example.com:443"]),
@@ -223,6 +230,19 @@ _LONG = ".".join(["a" * 63] * 3 + ["a" * 61])
 
 VALID = (
     Valid("InterceptionPolicy", "empty", {}),
+    Valid(
+        "InterceptionPolicy",
+        "logging",
+        {
+            "logging": {
+                "sample": 0.25,
+                "headers": "None",
+                "redact": {"headers": ["X-Session"], "query": ["token"]},
+                "bodies": {"request": True, "maxBytes": 1048576, "contentTypes": ["text/*", "application/json"]},
+                "webSocket": {"messages": 0},
+            }
+        },
+    ),
     Valid("InterceptionPolicy", "a-rule-for-all", {"rules": [{"action": "Passthrough"}]}),
     Valid("InterceptionPolicy", "every-host", _rule(hosts=["*"])),
     Valid(

@@ -3,7 +3,7 @@
 Cluster policies come before namespaced ones, then the lower `priority`, then the name. Where a cluster policy selects a
 pod, namespaced ones cannot widen what it denies:
 
-- their `capture`, `failureMode`, `startup` and `verifyAddress` are ignored;
+- their `capture`, `failureMode`, `startup`, `verifyAddress` and `logging.sample` are ignored;
 - so are their `rules` if the cluster policies' default is Deny, because rules are asked before the default;
 - a rule of theirs that names addresses and no hosts does not spare a flow what `verifyAddress` refuses.
 """
@@ -295,6 +295,7 @@ def _governed(policies: Iterable[_Interception]) -> Iterator[Loaded[models.Inter
             failure_mode=None,
             startup=None,
             verify_address=None,
+            logging=replace(policy.spec.logging, sample=None),
             rules=() if default is Action.DENY else policy.spec.rules,
         )
         yield replace(policy.loaded, document=replace(policy.loaded.document, spec=spec))

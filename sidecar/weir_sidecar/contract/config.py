@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from weir_sidecar.contract.http import RequestRule
+from weir_sidecar.contract.request_log import RequestLog
 
 VERSION = "weir.dev/sidecar/v1alpha1"
 
@@ -319,6 +320,8 @@ class SidecarConfig(_Value, frozen=True):
     default_action: Action = Action.INTERCEPT
     verify_address: VerifyAddress = VerifyAddress.LOG
     rules: tuple[Rule, ...] = ()
+    logging: RequestLog | msgspec.UnsetType = msgspec.UNSET
+    """Left out where no policy asks for more than records tell by themselves."""
     capture: Capture = Capture()
     trust: Trust = Trust()
     stream: Stream | None = None

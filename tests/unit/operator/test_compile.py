@@ -1,6 +1,7 @@
 """Several policies to one config: order, the first that gives a field, joined rules, what is checked beyond the form."""
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from weir_operator.check import notices, problems
 from weir_operator.compile import Injection, compile_injection, compile_policies
 from weir_operator.load import load
 from weir_operator.problems import PolicyError
-from weir_sidecar.contract import config, http
+from weir_sidecar.contract import config, http, request_log
 from weir_sidecar.contract.config import (
     Action,
     FailureMode,
@@ -306,3 +307,59 @@ def test_rules_on_requests_become_the_sidecars():
 def test_a_rule_without_rules_on_requests_is_written_as_before():
     (rule,) = compile_policies(arranged(document("{rules: [{action: Deny}]}")), {}).rules
     assert b"http" not in msgspec.json.encode(rule)
+
+
+def test_logging_is_the_first_policys_that_gives_it_and_whatever_any_redacts_is_redacted():
+    result = compiled(
+        document(
+            "{logging: {headers: Names, bodies: {request: true, maxBytes: 100},"
+            " redact: {headers: [X-Session], query: [Token]}}}",
+            "a",
+        ),
+        document(
+            "{logging: {sample: 0.25, headers: All, query: All, redact: {headers: [X-Key, x-session]},"
+            " bodies: {request: false, response: true, contentTypes: [Application/JSON, text/*]},"
+            " webSocket: {messages: 10}}}",
+            "b",
+        ),
+    )
+    assert result.logging == request_log.RequestLog(
+        sample=0.25,
+        headers=request_log.HeaderLog.NAMES,
+        query=request_log.QueryLog.ALL,
+        redact_headers=("x-session", "x-key"),
+        redact_query=("Token",),
+        bodies=request_log.BodyLog(
+            request=True, response=True, max_bytes=100, content_types=("application/json", "text/*")
+        ),
+        web_socket=request_log.WebSocketLog(messages=10),
+    )
+    assert config.decode(config.encode(result)) == result
+
+
+def test_a_policy_that_asks_for_what_records_tell_anyway_is_written_as_before():
+    asked = compiled(document("{logging: {sample: 1, headers: None, bodies: {response: false}}}"))
+    assert config.encode(asked) == config.encode(SidecarConfig())
+
+
+@pytest.mark.parametrize(
+    ("logging", "says"),
+    [
+        ("{sample: 10}", "spec.logging.sample: found the number 10; allowed: a number from 0 (none) to 1 (all)"),
+        ("{sample: 10%}", "spec.logging.sample: found '10%'; allowed: a number from 0"),
+        ("{sample: true}", "spec.logging.sample: found the boolean true; allowed: a number from 0"),
+        ("{headers: Everything}", "spec.logging.headers: found 'Everything'; allowed: None, Names, Redacted, All"),
+        ("{headers: redacted}", "spec.logging.headers: found 'redacted'; did you mean Redacted?"),
+        ("{bodies: true}", "spec.logging.bodies: found the boolean true; allowed: an object with request, response"),
+        ("{bodies: {maxBytes: 0}}", "spec.logging.bodies.maxBytes: found the number 0; allowed: a whole number from 1"),
+        ("{bodies: {contentTypes: []}}", "spec.logging.bodies.contentTypes: found an empty list"),
+        ("{bodies: {contentTypes: [json]}}", "contentTypes[0]: found 'json'; allowed: a media type such as application/json"),
+        ("{bodies: {contentTypes: [text/html;charset=utf-8]}}", "without parameters"),
+        ("{redact: {headers: [X Y]}}", "spec.logging.redact.headers[0]: found 'X Y'; allowed: the name of a header field"),
+        ("{webSocket: {messages: true}}", "spec.logging.webSocket.messages: found the boolean true"),
+        ("{body: {}}", "spec.logging.body: unknown field; did you mean bodies?"),
+    ],
+)  # fmt: skip
+def test_what_logging_does_not_allow_is_told(logging, says):
+    with pytest.raises(PolicyError, match=re.escape(says)):
+        compiled(document(f"{{logging: {logging}}}"))

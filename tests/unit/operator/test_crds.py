@@ -34,6 +34,7 @@ GRAMMARS = {
     "ports": {"x-kubernetes-int-or-string": True, "minimum": 1, "maximum": 65535, "maxLength": 11},
     "ids": {"x-kubernetes-int-or-string": True, "minimum": 0, "maximum": grammar.MAX_ID, "maxLength": 21},
     "duration": DURATION,
+    "share": {"type": "number", "minimum": 0, "maximum": 1},
     "name": {"type": "string", "maxLength": 253},
     "rule name": {"type": "string", "maxLength": 63},
     "host": {"type": "string", "maxLength": 255},
@@ -47,6 +48,7 @@ GRAMMARS = {
     "header value": {"type": "string", "maxLength": 4096},
     "path": {"type": "string", "maxLength": 1024},
     "parameter": {"type": "string", "maxLength": 1024},
+    "media type": {"type": "string", "maxLength": 128},
     "body": {"type": "string", "maxLength": 4096},
 }
 SCALARS = {
@@ -291,6 +293,7 @@ TEXTS = {
     "rule name": st.from_regex(grammar._RULE_NAME, fullmatch=True),
     "interface": st.from_regex(grammar._INTERFACE, fullmatch=True),
     "ja4": st.from_regex(grammar._JA4, fullmatch=True),
+    "media type": st.from_regex(grammar._MEDIA_TYPE, fullmatch=True),
 }
 
 
@@ -334,6 +337,9 @@ def test_what_a_file_may_say_an_object_may_say_too(name, data):
         ("interface", "eth0/1"),
         ("interface", "*"),
         ("ja4", "t13d1516h2"),
+        ("media type", "json"),
+        ("media type", "*/*"),
+        ("media type", "text/html; charset=utf-8"),
         ("ports", "http"),
         ("ports", "80:90"),
         ("ids", "-1"),

@@ -15,9 +15,11 @@ from weir_operator.cluster.policies import Policies
 from weir_operator.compile import compile_policies
 from weir_operator.decode import Decoder
 from weir_operator.load import load
+from weir_operator.models_logging import Bodies, Logging, Redact, WebSocket
 from weir_operator.nodes import read
 from weir_sidecar.contract.config import DNSDenial, FailOpen, SidecarConfig
 from weir_sidecar.contract.flow import FlowError, Reason
+from weir_sidecar.contract.request_log import HeaderLog
 
 DOCS = Path(__file__).parents[3] / "docs"
 REASONS = (DOCS / "reasons.md").read_text()
@@ -47,7 +49,7 @@ def test_every_error_is_explained_once():
         models.InterceptionSpec, models.Capture, models.Exclude, models.DNS, models.Rule, models.Match, models.App,
         models.TrustPolicyRef, models.TrustSpec, models.CA, models.Injection, models.Upstream, models.Root,
         models.FailOpen, models.KeyRef, models.HTTPRule, models.HTTPMatch, models.PathMatch, models.CredentialFrom,
-        models.TrustExceptionSpec, models.WorkloadRef, models.ExceptionApp,
+        Logging, Redact, Bodies, WebSocket, models.TrustExceptionSpec, models.WorkloadRef, models.ExceptionApp,
     ],
 )  # fmt: skip
 def test_every_field_is_in_the_policy_reference(model):
@@ -95,13 +97,15 @@ def test_the_examples_are_good_in_a_cluster(example):
 
 
 def test_the_examples_in_the_policy_reference_are_what_they_say():
-    policy, requests, exception = re.findall(r"```yaml\n(.*?)```", POLICY, re.DOTALL)
+    policy, requests, logging, exception = re.findall(r"```yaml\n(.*?)```", POLICY, re.DOTALL)
     config = compile_policies(arrange(load(policy.encode(), "policy.md")), {})
     assert [rule.name for rule in config.rules] == ["example/no-tracker"]
     (rule,) = compile_policies(arrange(load(requests.encode(), "policy.md")), {}).rules
     assert [(one.name, one.action) for one in rule.http] == [
         ("read-only/api/read", "Allow"), ("read-only/api/nothing-else", "Deny"),
     ]  # fmt: skip
+    asked = compile_policies(arrange(load(logging.encode(), "policy.md")), {}).logging
+    assert (asked.headers, asked.bodies.response) == (HeaderLog.REDACTED, True)
     (node,), problems = read(exception.encode(), "policy.md")
     decoder = Decoder("policy.md")
     document = decoder.read(node, models.TrustException)

@@ -5,6 +5,7 @@ Flows are decided by the sidecar's own code.
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from samples.policy_objects import policy, trust_policy
@@ -66,6 +67,9 @@ specs = st.fixed_dictionaries(
         "startup": st.sampled_from(["Open", "Hold"]),
         "verifyAddress": st.sampled_from(["Ignore", "Log", "Deny"]),
         "defaultAction": actions,
+        "logging": st.fixed_dictionaries(
+            {}, optional={"sample": st.sampled_from([0, 0.5, 1]), "headers": st.sampled_from(["None", "All"])}
+        ),
         "trustPolicyRef": st.just({"name": "t"}),
     },
 )
@@ -83,6 +87,10 @@ flows = st.builds(
 )
 
 
+def sample(config):
+    return 1.0 if config.logging is UNSET else config.logging.sample
+
+
 @given(st.lists(specs, min_size=1, max_size=3), st.lists(specs, max_size=3), trusts, st.lists(flows, max_size=10))
 def test_what_cluster_policies_deny_stays_denied_and_captured(cluster, namespaced, trust, facts):
     above = [policy(f"c{number}", None, **{**spec, "trustPolicyRef": REF}) for number, spec in enumerate(cluster)]
@@ -98,6 +106,7 @@ def test_what_cluster_policies_deny_stays_denied_and_captured(cluster, namespace
     assert together.config.failure_mode == alone.config.failure_mode
     assert together.config.startup == alone.config.startup
     assert together.config.verify_address == alone.config.verify_address
+    assert sample(together.config) == sample(alone.config)
     before, after = Policy(alone.config), Policy(together.config)
     for flow in facts:
         if before.decide(flow).decision is Decision.DENY:
