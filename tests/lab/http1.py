@@ -112,8 +112,8 @@ class RelayBench:
         self.loop = FakeLoop()
         self.aborted = False
         self.up, self.down = FakeWay(self._abort), FakeWay(self._abort)
-        requests = FlowRequests(self.surroundings.context, "f1", facts, rule)
-        self.relay = (HTTP1Relay if is_http else FirstBytes)(self.loop, requests)
+        self.requests = FlowRequests(self.surroundings.context, "f1", facts, rule)
+        self.relay = (HTTP1Relay if is_http else FirstBytes)(self.loop, self.requests)
         self.relay.attach(self.up, self.down)
 
     def _abort(self) -> None:

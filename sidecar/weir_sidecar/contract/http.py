@@ -12,6 +12,11 @@ import msgspec
 DENIED = 403
 """The status of the answer to a denied request, where none is given."""
 
+HOSTS_SUFFIX = ".hosts"
+"""KEY.hosts, beside KEY in a Secret: the hosts that it may be sent to, patterns between spaces, commas or ends of lines."""
+CA_SUFFIX = ".ca"
+"""KEY.ca: the roots, as PEM text, that may vouch for those hosts, beside the system's own."""
+
 type Status = Annotated[int, msgspec.Meta(ge=200, le=599)]
 
 
@@ -88,6 +93,9 @@ class Credential(_Value, frozen=True):
     file: str
     format: str = "{}"
     placeholder: str | None = None
+    limited: bool = False
+    """`file` is a Secret's key, and goes only where FILE.hosts and FILE.ca beside it say: whoever writes
+    a policy need not be who may read the Secret."""
 
 
 class RequestRule(_Value, frozen=True):

@@ -177,7 +177,13 @@ def denied(
 
 
 def _misuses(facts: RequestFacts, placeholder: bytes, own: bytes | None) -> bool:
-    if placeholder in unescape(facts.path) or placeholder in _parameter(facts.query or b""):
+    if (
+        placeholder in unescape(facts.path)
+        or placeholder in _parameter(facts.query or b"")
+        or placeholder in facts.method
+    ):
+        return True
+    if facts.host is not None and placeholder.decode().lower() in facts.host:
         return True
     return any(placeholder in name or (placeholder in value and name.lower() != own) for name, value in facts.fields)
 

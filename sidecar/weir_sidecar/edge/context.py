@@ -16,6 +16,7 @@ from weir_sidecar.contract.request import RequestRecord
 from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.verdict import FlowFacts, Verdict
+from weir_sidecar.edge.credentials import Credentials
 
 type Endpoint = tuple[str, int]
 """Address as text, and port."""
@@ -47,6 +48,8 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
     """A fresh id for a flow."""
     uid_of: Callable[[Endpoint, Endpoint, int], int | None]
     """UID of the socket (client, destination, IPPROTO_TCP or IPPROTO_UDP); None when it cannot be known."""
+    credentials: Credentials = msgspec.field(default_factory=Credentials)
+    """The secrets that rules add to requests."""
 
     def may_connect(self, destination: Endpoint, uid: int | None) -> bool:
         """Whether the policy lets a TCP connection through of which nothing more is ever known.

@@ -186,6 +186,7 @@ class Interception:
         session.verify_error = interceptor.upstream.verify_names(certificate, names)
         if session.verify_error:
             return self._invalid(session.verify_error)
+        self._requests.server = session
         # Only the host itself may say so: it is remembered for all that go there.
         return Unsuitable(Reason.CLIENT_CERTIFICATE_REQUESTED) if session.certificate_requested else certificate
 

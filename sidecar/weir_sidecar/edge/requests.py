@@ -11,8 +11,6 @@ from weir_sidecar.contract.http import Credential
 from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError, RequestRecord, Scheme
 from weir_sidecar.core.http_policy import (
     ALLOWED,
-    Edits,
-    Fields,
     RequestFacts,
     RequestPolicy,
     RequestVerdict,
@@ -22,13 +20,12 @@ from weir_sidecar.core.http_policy import (
 )
 from weir_sidecar.core.verdict import FlowFacts
 from weir_sidecar.edge.context import EdgeContext
-from weir_sidecar.edge.credentials import Credentials, CredentialUnreadableError
+from weir_sidecar.edge.tls_session import Session
 
 MAX_HOSTS = 64
 """Hosts of one flow whose decision is remembered."""
 
 _UNREAD = RequestFacts(b"", None, b"", None, ())
-_CREDENTIALS = Credentials()
 
 
 class Request:
@@ -97,9 +94,14 @@ class Request:
 
 
 class FlowRequests:
-    """All requests of one flow. `version` is set before the first; `count` is how many there were."""
+    """All requests of one flow. `version` is set before the first; `count` is how many there were.
 
-    __slots__ = ("_decided", "_facts", "_policy", "_rules", "context", "count", "id", "port", "scheme", "version")
+    `server` is set where TLS has verified one; it tells by which root.
+    """
+
+    __slots__ = (
+        "_decided", "_facts", "_policy", "_root", "_rules", "context", "count", "id", "port", "scheme", "server", "version",
+    )  # fmt: skip
 
     def __init__(self, context: EdgeContext, flow_id: str, facts: FlowFacts, rule: str | None) -> None:
         """`facts` and `rule`: what the flow was decided on, and by."""
@@ -107,6 +109,8 @@ class FlowRequests:
         self.id = flow_id
         self.version = HTTPVersion.HTTP1
         self.count = 0
+        self.server: Session | None = None
+        self._root: bytes | None = None
         self.scheme = Scheme.HTTPS if facts.protocol is Protocol.TLS else Scheme.HTTP
         self.port = facts.port
         self._facts = facts
@@ -190,31 +194,10 @@ class FlowRequests:
                 RequestError.CREDENTIAL_MISDIRECTED,
                 rule=verdict.rule,
             )
-        try:
-            secret = _CREDENTIALS.secret(credential.file)
-        except CredentialUnreadableError:
-            return denied(
-                "The credential for this request cannot be read.",
-                RequestError.CREDENTIAL_UNREADABLE,
-                rule=verdict.rule,
-                status=502,
-            )
-        return replace(
-            verdict, request_edits=_credential_edits(facts.fields, verdict.request_edits, credential, secret)
-        )
+        return self.context.credentials.added(facts, verdict, credential, self._anchor)
 
-
-def _credential_edits(fields: Fields, edits: Edits | None, credential: Credential, secret: bytes) -> Edits | None:
-    name = credential.header.lower().encode()
-    value = credential.format.encode().replace(b"{}", secret)
-    if credential.placeholder is None:
-        added: tuple[tuple[bytes, bytes], ...] = ((name, value),)
-    else:
-        placeholder = credential.placeholder.encode()
-        own = [got for found, got in fields if found.lower() == name]
-        if not any(placeholder in got for got in own):
-            return edits
-        added = tuple((name, got.replace(placeholder, value)) for got in own)
-    if edits is None:
-        return Edits(frozenset((name,)), added)
-    return Edits(edits.remove | {name}, (*(field for field in edits.add if field[0] != name), *added))
+    def _anchor(self) -> bytes | None:
+        """The root that the server's certificate rests on, looked up once."""
+        if self._root is None and self.server is not None:
+            self._root = self.server.anchor()
+        return self._root

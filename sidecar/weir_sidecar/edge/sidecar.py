@@ -35,6 +35,7 @@ from weir_sidecar.edge.admin import (
     open_probe_sockets,
 )
 from weir_sidecar.edge.context import EdgeContext, Endpoint
+from weir_sidecar.edge.credentials import Credentials
 from weir_sidecar.edge.current_config import CurrentConfig
 from weir_sidecar.edge.dns_forwarder import DNSForwarder
 from weir_sidecar.edge.dns_stream import DNSStreams
@@ -98,6 +99,7 @@ class Sidecar:
             wall=clocks.WallClock(),
             new_id=clocks.Ids(),
             uid_of=self._diag.uid_of,
+            credentials=Credentials(opened.system_roots),
         )
         self._roots = UpstreamRoots(opened.system_roots, say)
         upstream = self._roots.build(config.trust.upstream)

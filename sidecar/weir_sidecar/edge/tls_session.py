@@ -5,10 +5,11 @@ The only module that knows pyOpenSSL's ways; both sides of an interception use i
 """
 
 from enum import Enum, StrEnum
+from hashlib import sha256
 from socket import SHUT_WR, socket
 from typing import Any
 
-from OpenSSL import SSL, _util
+from OpenSSL import SSL, _util, crypto
 
 _LIB = _util.lib
 """pyOpenSSL's binding. Its public face turns errors into strings, and calls Python at each step of a handshake."""
@@ -195,6 +196,11 @@ class Session:
         if not self._established:
             return None
         return VERSION_NAMES.get(self.connection.get_protocol_version())
+
+    def anchor(self) -> bytes | None:
+        """The root that the peer's certificate was verified with: SHA-256 of its DER; None where none was."""
+        chain = self.connection.get_verified_chain()
+        return sha256(crypto.dump_certificate(crypto.FILETYPE_ASN1, chain[-1])).digest() if chain else None
 
 
 @_util.ffi.callback("void (*)(const SSL *, int, int)")  # type: ignore[untyped-decorator]

@@ -21,8 +21,8 @@ from weir_sidecar.core.http_policy import ALLOWED, Edits, RequestFacts, RequestP
 DENY = RequestAction.DENY
 
 
-def facts(path="/", method="GET", query=None, fields=()):
-    return RequestFacts(method.encode(), "a.test", path.encode(), query, fields)
+def facts(path="/", method="GET", query=None, fields=(), host="a.test"):
+    return RequestFacts(method.encode(), host, path.encode(), query, fields)
 
 
 def decided(match, facts, action=DENY):
@@ -153,6 +153,8 @@ CREDENTIAL = Credential("authorization", "/s", placeholder="PLACEHOLDER")
         (facts("/PLACEHOLDER"), CREDENTIAL, True),
         (facts("/%50LACEHOLDER"), CREDENTIAL, True),
         (facts(query=b"t=PLACEHOLDER"), CREDENTIAL, True),
+        (facts(method="PLACEHOLDER"), CREDENTIAL, True),
+        (facts(host="placeholder.evil.test"), CREDENTIAL, True),
         (facts("/x", fields=((b"X", b"y"),)), None, False),
     ],
 )

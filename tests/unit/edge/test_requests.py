@@ -195,4 +195,5 @@ def test_a_credential_that_cannot_be_had_is_an_error(secret, content):
     relay = bench(credential(secret))
     assert relay.client(get()) == b""
     assert relay.to_client().startswith(b"HTTP/1.1 502 Bad Gateway")
-    assert [one.error for one in relay.records] == [RequestError.CREDENTIAL_UNREADABLE]
+    unreadable = RequestError.CREDENTIAL_MISSING if content is None else RequestError.CREDENTIAL_UNREADABLE
+    assert [one.error for one in relay.records] == [unreadable]
