@@ -57,13 +57,17 @@ def check(config: SidecarConfig, known: Features | None = None) -> tuple[str, ..
     """What is not as `apply` would leave it, in words; empty when all is. Changes nothing. Raises `CaptureError`."""
     features = known or detect()
     missing = (
-        [] if _is_loaded(render(config, features)) else [f"nft table inet {TABLE} is missing or of another config"]
+        () if _is_loaded(render(config, features)) else (f"nft table inet {TABLE} is missing or of another config",)
     )
-    if config.capture.mode is CaptureMode.TPROXY:
-        with Routing() as routing:
-            for family in _families(features):
-                missing += _missing(routing, family, config.marks)
-    return tuple(missing)
+    return missing + check_routes(config, features)
+
+
+def check_routes(config: SidecarConfig, features: Features) -> tuple[str, ...]:
+    """What is not as `apply` would leave it, of policy rules and routes alone: no program is run. As `check`."""
+    if config.capture.mode is not CaptureMode.TPROXY:
+        return ()
+    with Routing() as routing:
+        return tuple(one for family in _families(features) for one in _missing(routing, family, config.marks))
 
 
 def _missing(routing: Routing, family: socket.AddressFamily, marks: Marks) -> Iterator[str]:
