@@ -13,6 +13,9 @@ _FRAMING = frozenset((
 ))  # fmt: skip
 """Fields that say where a message ends, where it goes and what the connection is: no rule may touch them."""
 
+_KEY = re.compile(r"(?!\.{1,2}$)(?!\.\.)[-._a-zA-Z0-9]{1,247}", re.ASCII)
+"""A key of a Secret, as the API server has them; so long that the sidecar's suffixes fit."""
+
 LONGEST_DELAY = 3600
 """Seconds; the sidecar takes no more."""
 
@@ -100,6 +103,9 @@ def _credential_problems(rule: HTTPRule, *, has_hosts: bool) -> Iterator[_Found]
         yield "credentialFrom", "allowed: exactly one of file, secret"
     if credential.file is not None and not credential.file.startswith("/"):
         yield "credentialFrom.file", f"found {credential.file!r}; allowed: an absolute path, as the sidecar sees it"
+    if credential.secret is not None and not _KEY.fullmatch(credential.secret.key):
+        text = f"found {credential.secret.key!r}; allowed: 1 to 247 letters, digits, dots, dashes and underscores"
+        yield "credentialFrom.secret.key", text
     if credential.format.count("{}") != 1:
         yield "credentialFrom.format", f"found {credential.format!r}; allowed: text with one {{}}, for the secret"
     if credential.placeholder is not None and len(credential.placeholder) < 8:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from weir_operator import models
 from weir_operator.arrange import Arranged
 from weir_operator.load import Loaded
-from weir_sidecar.contract import config, http
+from weir_sidecar.contract import config, http, pod
 from weir_sidecar.contract import request_log as log
 
 type Roots = Mapping[tuple[str, str], str]
@@ -41,6 +41,8 @@ class Injection(msgspec.Struct, frozen=True):
     containers: tuple[str, ...] | None = None
     secret: str | None = None
     config_maps: tuple[str, ...] = ()
+    credentials: tuple[tuple[str, str], ...] = ()
+    """Secrets, and the key of each, that rules add to requests: mounted into the sidecar alone."""
     harden: bool = False
 
 
@@ -70,6 +72,7 @@ def compile_injection(policies: Arranged) -> Injection:
         injection,
         secret=_secret(specs),
         config_maps=tuple(dict.fromkeys(maps)),
+        credentials=tuple(dict.fromkeys(_secrets_of(policies.interception))),
         harden=next((word for word in hardened if word is not None), False),
     )
 
@@ -184,8 +187,17 @@ def _http_rule(name: str, rule: models.HTTPRule) -> http.RequestRule:
 
 
 def _credential(given: models.CredentialFrom) -> http.Credential:
-    """A credential of a file; the checks let no other through."""
-    return http.Credential(given.header, given.file or "", given.format, given.placeholder)
+    """A credential of a file, or of the file that a Secret's key is in the sidecar; the checks let no third through."""
+    secret = given.secret
+    file = (given.file or "") if secret is None else f"{pod.CREDENTIALS}/{secret.name}/{secret.key}"
+    return http.Credential(given.header, file, given.format, given.placeholder, limited=secret is not None)
+
+
+def _secrets_of(policies: Iterable[Loaded[models.InterceptionPolicy]]) -> Iterator[tuple[str, str]]:
+    for policy in policies:
+        for given in (one.credential_from for rule in policy.document.spec.rules for one in rule.http):
+            if given is not None and given.secret is not None:
+                yield given.secret.name, given.secret.key
 
 
 def _overlay[C: msgspec.Struct](default: C, parts: Iterable[msgspec.Struct], *names: str) -> C:

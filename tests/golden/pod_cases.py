@@ -166,6 +166,11 @@ CASES: dict[str, tuple[dict[str, Any], Plan, Settings]] = {
     ),
     "chosen-container": (JOB, Plan(SidecarConfig(), Injection(containers=("work",)), (POLICY,)), SETTINGS),
     "cluster-startup-open": (PLAIN, CLUSTER_PLAN, SETTINGS),
+    "credentials": (
+        PLAIN,
+        Plan(SidecarConfig(), Injection(credentials=(("api", "token"), ("mail", "key"), ("api", "other"))), (POLICY,)),
+        SETTINGS,
+    ),
     "istio": (ISTIO, PLAN, SETTINGS),
     "cni": (PLAIN, PLAN, CNI_SETTINGS),
     "cni-restricted": (RESTRICTED, PLAN, CNI_SETTINGS),

@@ -38,9 +38,9 @@ def _interception(policy: _Loaded, spec: InterceptionSpec) -> Iterator[Problem]:
             yield policy.problem(f"{path}.{error.path}", str(error))
     for number, rule in enumerate(spec.rules):
         for place, one in enumerate(rule.http):
-            if one.credential_from is not None:
-                path = f"spec.rules[{number}].http[{place}].credentialFrom"
-                yield policy.problem(path, "credentials in a cluster are not supported by this version; leave it out")
+            if one.credential_from is not None and one.credential_from.file is not None:
+                path = f"spec.rules[{number}].http[{place}].credentialFrom.file"
+                yield policy.problem(path, "only one machine has it; allowed in a cluster: secret")
         for place, app in enumerate(rule.match.apps or ()):
             if app.containers is not None:
                 path = f"spec.rules[{number}].match.apps[{place}].containers"

@@ -15,6 +15,7 @@ from weir_operator.injection import ours
 from weir_operator.injection.shape import pod_security
 from weir_sidecar.contract import pod as paths
 from weir_sidecar.contract.config import Identity, Port, Setup, Startup, Stream
+from weir_sidecar.contract.http import CA_SUFFIX, HOSTS_SUFFIX
 from weir_sidecar.contract.stream import AUDIENCE
 
 METRICS_PORT = "weir-metrics"
@@ -25,6 +26,7 @@ _STARTUP_PERIOD = 1
 _STARTUP_FAILURES = 120
 _LIVENESS_PERIOD = 10
 _LIVENESS_FAILURES = 6
+_READABLE = 0o444
 # Half its life before a token ends the kubelet has written a new one.
 _TOKEN_SECONDS = 3600
 
@@ -82,6 +84,7 @@ def sidecar_container(
             *_mounts(injection),
             _mount(ours.TRUST, paths.TRUST, read_only=True),
             _mount(ours.TOKEN, paths.TOKEN_DIR, read_only=True),
+            *([_mount(ours.CREDENTIALS, paths.CREDENTIALS, read_only=True)] if injection.credentials else ()),
         ],
     }
 
@@ -101,11 +104,34 @@ def volumes(injection: Injection) -> list[dict[str, Any]]:
     ]
     if injection.secret is not None:
         made.append({"name": ours.AUTHORITY, "secret": {"secretName": injection.secret}})
+    if injection.credentials:
+        made.append(_credentials(injection))
     made += [
         {"name": ours.roots_volume(number), "configMap": {"name": name, "optional": True}}
         for number, name in enumerate(injection.config_maps)
     ]
     return made
+
+
+def _credentials(injection: Injection) -> dict[str, Any]:
+    """Of each Secret the key, and what its owner says of it. What is missing may come later; requests wait for none of it.
+
+    Kubernetes gives no file of a Secret to one user: who may read it is who has it mounted, and that is the sidecar.
+    """
+    keys: dict[str, dict[str, None]] = {}
+    for name, key in injection.credentials:
+        keys.setdefault(name, {}).update(dict.fromkeys((key, key + HOSTS_SUFFIX, key + CA_SUFFIX)))
+    sources = [
+        {
+            "secret": {
+                "name": name,
+                "optional": True,
+                "items": [{"key": one, "path": f"{name}/{one}"} for one in wanted],
+            }
+        }
+        for name, wanted in keys.items()
+    ]
+    return {"name": ours.CREDENTIALS, "projected": {"sources": sources, "defaultMode": _READABLE}}
 
 
 def _common(name: str, settings: Settings) -> dict[str, Any]:

@@ -13,7 +13,15 @@ TRUST = "weir-trust"
 INFO = "weir-info"
 TOKEN = "weir-token"  # noqa: S105 - the name of a volume
 AUTHORITY = "weir-ca"
-_SOURCES = {POD: "emptyDir", TRUST: "emptyDir", INFO: "downwardAPI", TOKEN: "projected", AUTHORITY: "secret"}
+CREDENTIALS = "weir-credentials"
+_SOURCES = {
+    POD: "emptyDir",
+    TRUST: "emptyDir",
+    INFO: "downwardAPI",
+    TOKEN: "projected",
+    AUTHORITY: "secret",
+    CREDENTIALS: "projected",
+}
 _ROOTS = re.compile(r"weir-roots-\d+", re.ASCII)
 
 

@@ -1,5 +1,8 @@
 """A captured pod's files: where the webhook mounts what, and where init container and sidecar read and write it."""
 
+NO_RULES_STATUS = 3
+"""Exit status of the init container in a pod whose rules nobody has loaded, and which may not start without them."""
+
 RUN = "/run/weir"
 """Everything of Weir's is below it, in our containers and in the application's."""
 
@@ -15,6 +18,9 @@ CONFIG = f"{INFO}/config.json"
 TOKEN_DIR = f"{RUN}/token"
 TOKEN = f"{TOKEN_DIR}/token"
 """The service account token for the config stream."""
+
+CREDENTIALS = f"{RUN}/credentials"
+"""The Secrets of rules' credentials, NAME/KEY: in the sidecar alone."""
 
 TRUST = f"{RUN}/trust"
 """tmpfs with public files, written by the init container, read by every container."""

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from weir_sidecar.contract import pod
 from weir_sidecar.contract.config import SidecarConfig
 
 _HELD = {
@@ -29,6 +30,7 @@ _HELD = {
 def hold(new: SidecarConfig, started: SidecarConfig) -> tuple[SidecarConfig, tuple[str, ...]]:
     """`new` with what is held as in `started`, and the names of what differs there.
 
+    A credential of a Secret that is not mounted stays in its rule, which refuses requests as long as there is none.
     Which pod this is does not change with a policy: the workload is always the started one, and the stream as well where
     the new config says none.
     """
@@ -38,8 +40,16 @@ def hold(new: SidecarConfig, started: SidecarConfig) -> tuple[SidecarConfig, tup
         if _get(new, path) != value:
             after_restart.append(name)
             new = _put(new, path, value)
+    after_restart += sorted(_secrets(new) - _secrets(started))
     stream = started.stream if new.stream is None else new.stream
     return msgspec.structs.replace(new, workload=started.workload, stream=stream), tuple(after_restart)
+
+
+def _secrets(config: SidecarConfig) -> set[str]:
+    """The keys of Secrets that a config names: the pod has those mounted that its first config named."""
+    place = f"{pod.CREDENTIALS}/"
+    named = (one.credential.file for rule in config.rules for one in rule.http if one.credential is not None)
+    return {f"credentialFrom.secret {file.removeprefix(place)}" for file in named if file.startswith(place)}
 
 
 def _get(value: object, path: tuple[str, ...]) -> object:

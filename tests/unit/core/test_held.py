@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import Action, SidecarConfig, Stream
+from weir_sidecar.contract.config import Action, Match, Rule, SidecarConfig, Stream
+from weir_sidecar.contract.http import Credential, RequestRule
 from weir_sidecar.core.held import hold
 
 STARTED = SidecarConfig(workload="shop/Deployment/web", revision="a", stream=Stream("s:443", "PEM"))
@@ -87,6 +88,7 @@ def test_every_field_is_known_to_be_held_or_not() -> None:
         "default_action",
         "verify_address",
         "rules",
+        "logging",
         "capture",
         "trust",
     }
@@ -96,3 +98,17 @@ def test_every_field_is_known_to_be_held_or_not() -> None:
         "mode", "ports", "exclude", "dns", "quic", "other_udp", "connect_first", "other_protocols",
         "before_nat",
     }  # fmt: skip
+
+
+def keyed(*files: str) -> tuple[Rule, ...]:
+    http = tuple(RequestRule(file, credential=Credential("authorization", file)) for file in files)
+    return (Rule("api", Match(hosts=("api.test",)), Action.INTERCEPT, http=http),)
+
+
+def test_a_secret_that_is_not_mounted_is_named_and_its_rule_counts() -> None:
+    started = msgspec.structs.replace(STARTED, rules=keyed("/run/weir/credentials/a/token"))
+    new = msgspec.structs.replace(
+        STARTED, rules=keyed("/run/weir/credentials/a/token", "/run/weir/credentials/b/token", "/etc/token")
+    )
+    assert hold(new, started) == (new, ("credentialFrom.secret b/token",))
+    assert hold(started, new) == (started, ())

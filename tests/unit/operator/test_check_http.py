@@ -64,6 +64,10 @@ def test_what_makes_sense_is_let_through(rule):
             "credentialFrom: allowed: exactly one of file, secret",
         ),
         (HTTPRule(credential_from=CredentialFrom("a", file="f")), "allowed: an absolute path"),
+        *(
+            (HTTPRule(credential_from=CredentialFrom("a", secret=KeyRef("s", key))), "secret.key: found")
+            for key in ("", ".", "..", "..data", "a/b", "k" * 248)
+        ),
         (HTTPRule(credential_from=CredentialFrom("a", "{}{}", file="/f")), "allowed: text with one {}"),
         (HTTPRule(credential_from=CredentialFrom("a", file="/f", placeholder="x")), "at least 8 characters"),
         (HTTPRule(credential_from=CredentialFrom("te", file="/f")), "credentialFrom.header: found 'te'"),

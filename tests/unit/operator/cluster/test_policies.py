@@ -15,6 +15,7 @@ from weir_sidecar.contract.config import (
     VerifyAddress,
 )
 from weir_sidecar.contract.config import Capture as ConfigCapture
+from weir_sidecar.contract.http import Credential
 
 SHOP = NamespaceFacts("shop", {"kubernetes.io/metadata.name": "shop", "team": "a"})
 BANK = NamespaceFacts("bank", {"team": "b"})
@@ -190,6 +191,24 @@ def intercept(**request):
     return {"action": "Intercept", "match": {"hosts": ["a.test"]}, "http": [request]}
 
 
+def keyed(name, key="k"):
+    return [intercept(credentialFrom={"header": "A", "secret": {"name": name, "key": key}})]
+
+
+def test_the_secrets_of_all_policies_are_mounted_once_each():
+    made = plan(policy("p", rules=keyed("s")), policy("q", rules=[*keyed("s"), *keyed("s", "j")]))
+    assert made.injection.credentials == (("s", "k"), ("s", "j"))
+    assert {rule.http[0].credential for rule in made.config.rules} == {
+        Credential("a", "/run/weir/credentials/s/k", limited=True),
+        Credential("a", "/run/weir/credentials/s/j", limited=True),
+    }
+
+
+def test_a_secret_that_only_ignored_rules_name_is_not_mounted():
+    closed = policy("c", None, defaultAction="Deny", rules=keyed("allowed"))
+    assert plan(closed, policy("p", rules=keyed("ignored"))).injection.credentials == (("allowed", "k"),)
+
+
 @pytest.mark.parametrize(
     ("obj", "said"),
     [
@@ -198,8 +217,8 @@ def intercept(**request):
             "spec.rules[0].http: found Deny; rules on requests need the action Intercept",
         ),
         (
-            policy("p", rules=[intercept(credentialFrom={"header": "A", "secret": {"name": "s", "key": "k"}})]),
-            "spec.rules[0].http[0].credentialFrom: credentials in a cluster are not supported by this version",
+            policy("p", rules=[intercept(credentialFrom={"header": "A", "file": "/run/weir/token/token"})]),
+            "spec.rules[0].http[0].credentialFrom.file: only one machine has it; allowed in a cluster: secret",
         ),
         (policy("p", capture={"inbound": True}), "spec.capture.inbound: capture of inbound flows is not supported"),
         (
