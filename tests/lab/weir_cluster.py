@@ -1,10 +1,5 @@
-"""Weir installed in a cluster whose nodes run pods, an HTTPS origin of our own in it, and applications that call it.
+"""Weir installed in a cluster whose nodes run pods, and what to ask of it."""
 
-Everything runs from Weir's own two images, which the nodes must have: the application and the origin are Python programs
-in the control image.
-"""
-
-import base64
 import json
 import os
 import subprocess
@@ -16,56 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lab.kube import Cluster, KubectlError, binary
-from lab.pki import Authority, LeafShape
 from lab.running import wait_for
-from weir_sidecar import __version__
+from lab.workloads import REGISTRY
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/weir"
 SYSTEM = "weir-system"
 WEIR = Path(sys.executable).with_name("weir")
-IMAGE = f"docker.io/weir/control:{__version__}"
-
-# Serves TLS on 8443, HTTP on 8080: GET / says hello, /slow?N bytes one a second.
-_ORIGIN = """
-import asyncio, ssl
-from aiohttp import web
-async def hello(request): return web.Response(text="hello from origin\\n")
-async def slow(request):
-    answer = web.StreamResponse(); await answer.prepare(request)
-    for _ in range(int(request.query_string or "5")):
-        await answer.write(b"x"); await asyncio.sleep(1)
-    return answer
-async def main():
-    app = web.Application(); app.router.add_get("/", hello); app.router.add_get("/slow", slow)
-    runner = web.AppRunner(app, access_log=None); await runner.setup()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain("/certs/tls.crt", "/certs/tls.key")
-    await web.TCPSite(runner, "0.0.0.0", 8443, ssl_context=context, backlog=1024).start()
-    await web.TCPSite(runner, "0.0.0.0", 8080).start()
-    await asyncio.Event().wait()
-asyncio.run(main())
-"""
-
-# One HTTPS request each PAUSE seconds, each on a connection of its own; one JSON line for each, with the time it began.
-_CALLER = """
-import json, os, ssl, sys, time, http.client
-host, roots, pause, count = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-context = ssl.create_default_context(cafile=roots) if roots != "-" else ssl.create_default_context()
-context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # many clusters' own CAs have no key usage
-number = 0
-while number < count or not count:
-    began, number = time.time(), number + 1
-    try:
-        connection = http.client.HTTPSConnection(host, 443, timeout=20, context=context)
-        connection.connect()
-        issuer = dict(part[0] for part in connection.sock.getpeercert()["issuer"]).get("organizationName", "")
-        connection.request("GET", "/"); body = connection.getresponse().read().decode().strip(); connection.close()
-        told = {"ok": body == "hello from origin", "weir": issuer == "Weir"}
-    except Exception as error:
-        told = {"ok": False, "error": type(error).__name__ + ": " + str(error)[:160]}
-    print(json.dumps({"at": began, "ms": round((time.time() - began) * 1000, 1), **told}), flush=True)
-    time.sleep(pause)
-"""
 
 
 class WeirCluster:
@@ -133,7 +85,17 @@ class WeirCluster:
 
     def calls(self, namespace: str, pod: str) -> list[dict[str, Any]]:
         """What a caller told of its requests."""
-        return [json.loads(line) for line in self.logs(namespace, pod).splitlines() if line.startswith("{")]
+        return [one for one in self.told(namespace, pod) if "at" in one]
+
+    def told(self, namespace: str, pod: str, container: str = "app") -> list[dict[str, Any]]:
+        """The lines of a container's log that are JSON: what one of our programs told, or the sidecar's records."""
+        return [json.loads(line) for line in self.logs(namespace, pod, container).splitlines() if line.startswith("{")]
+
+    def all_calls(self, namespace: str, pod: str) -> list[dict[str, Any]]:
+        """What a caller with a COUNT told of its requests, when it has ended well and its log is whole."""
+        self.wait_phase(namespace, pod, "Succeeded")
+        wait_for(f"the log of {pod}", lambda: any("ended" in one for one in self.told(namespace, pod)))
+        return self.calls(namespace, pod)
 
     def wait_calls(self, namespace: str, pod: str, fits: Callable[[dict[str, Any]], bool], seconds: float = 30) -> None:
         """Until the last request of a caller is one that `fits`."""
@@ -145,123 +107,11 @@ class WeirCluster:
         wait_for(f"a fitting call of {pod}", last_fits, seconds)
 
 
-def caller(
-    name: str, host: str, *, roots: str = "-", pause: float = 0.1, count: int = 0, **changes: Any
-) -> dict[str, Any]:
-    """A pod that calls `host` again and again. `roots`: a file to verify it with; `-`: what the system has."""
-    container = {
-        "name": "app",
-        "image": IMAGE,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-c", _CALLER, host, roots, str(pause), str(count)],
-        "volumeMounts": [{"name": "origin-ca", "mountPath": "/origin"}],
-        **changes.pop("container", {}),
-    }
-    spec = {
-        "containers": [container],
-        "volumes": [{"name": "origin-ca", "configMap": {"name": "origin-ca", "optional": True}}],
-        "restartPolicy": "Never" if count else "Always",
-        "terminationGracePeriodSeconds": 2,
-        **changes,
-    }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec}
-
-
-def deployment(name: str, pod: Mapping[str, Any], replicas: int = 1) -> dict[str, Any]:
-    """A Deployment of pods like `pod`."""
-    labels = {"app": name}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {**pod["spec"], "restartPolicy": "Always"}},
-        },
-    }
-
-
-def policy(name: str, namespace: str, app: str | None = None, **spec: Any) -> dict[str, Any]:
-    """An InterceptionPolicy for the pods of an application; None: for all of the namespace."""
-    selector = {} if app is None else {"matchLabels": {"app": app}}
-    return {
-        "apiVersion": "weir.dev/v1alpha1",
-        "kind": "InterceptionPolicy",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"podSelector": selector, **spec},
-    }
-
-
-class Origin:
-    """The HTTPS server that applications call, with a CA that nobody knows who was not told."""
-
-    def __init__(self, weir: WeirCluster, namespace: str) -> None:
-        self.host = f"origin.{namespace}.svc.cluster.local"
-        self._weir = weir
-        self._namespace = namespace
-        self._authority = Authority.root("Origin CA")
-        self.ca_pem = self._authority.issued.pem.decode()
-
-    def start(self) -> None:
-        """Until it serves."""
-        leaf = self._authority.leaf(
-            LeafShape(names=(self.host, f"origin.{self._namespace}.svc", f"origin.{self._namespace}"))
-        )
-        pem = leaf.write(self._weir.cluster.directory / "origin.pem").read_bytes()
-        secret = {"tls.crt": pem, "tls.key": pem}
-        container = {
-            "name": "app",
-            "image": IMAGE,
-            "imagePullPolicy": "IfNotPresent",
-            "command": ["python3", "-c", _ORIGIN],
-            "volumeMounts": [{"name": "certs", "mountPath": "/certs"}],
-            "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1},
-        }
-        spec = {"containers": [container], "volumes": [{"name": "certs", "secret": {"secretName": "origin"}}]}
-        ports = [{"name": "https", "port": 443, "targetPort": 8443}, {"name": "http", "port": 80, "targetPort": 8080}]
-        where = {"name": "origin", "namespace": self._namespace}
-        made = deployment("origin", {"spec": spec})
-        self._weir.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": where,
-                "data": {k: _base64(v) for k, v in secret.items()},
-            },
-            {**made, "metadata": where},
-            {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": where,
-                "spec": {"selector": {"app": "origin"}, "ports": ports},
-            },
-        )
-        self._weir.wait_rolled_out(self._namespace, "origin")
-
-    def introduce(self, namespace: str) -> None:
-        """Tell a namespace's pods (ConfigMap origin-ca) and Weir (a TrustPolicy) of the origin's CA."""
-        self._weir.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": "origin-ca", "namespace": namespace},
-                "data": {"ca.crt": self.ca_pem},
-            },
-            {
-                "apiVersion": "weir.dev/v1alpha1",
-                "kind": "TrustPolicy",
-                "metadata": {"name": "origin", "namespace": namespace},
-                "spec": {"upstream": {"roots": [{"pem": self.ca_pem}]}},
-            },
-        )
-
-
 @contextmanager
 def installed(cluster: Cluster, *values: str) -> Iterator[WeirCluster]:
     """Weir, installed with helm and uninstalled at the end. `values`: for `--set`."""
     weir = WeirCluster(cluster)
-    sets = [part for value in values for part in ("--set", value)]
+    sets = [part for value in (f"image.registry={REGISTRY}", *values) for part in ("--set", value)]
     weir.helm("install", "weir", str(CHART), "-n", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s", *sets)
     try:
         yield weir
@@ -281,7 +131,3 @@ def _environment(cluster: Cluster) -> dict[str, str]:
     assert program
     path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "PATH": path}
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()

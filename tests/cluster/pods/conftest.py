@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from lab.kube import Cluster, OwnCluster
-from lab.weir_cluster import Origin, WeirCluster, installed
+from lab.origin_pod import Origin
+from lab.weir_cluster import WeirCluster, installed
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lab.weir_cluster import caller, policy
+from lab.workloads import caller, policy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods]
 
@@ -13,8 +13,7 @@ def test_a_pod_is_intercepted_and_its_request_is_shown(weir, origin, shop):
     weir.apply(policy("all", shop))
     pod = caller("hello", origin.host, count=3)
     weir.apply({**pod, "metadata": {**pod["metadata"], "namespace": shop}})
-    weir.wait_phase(shop, "hello", "Succeeded")
-    assert [(call["ok"], call.get("weir")) for call in weir.calls(shop, "hello")] == [(True, True)] * 3
+    assert [(call["ok"], call.get("weir")) for call in weir.all_calls(shop, "hello")] == [(True, True)] * 3
     records = [
         json.loads(line)
         for line in weir.weir("flows", "-n", shop, "--pod", "hello", "--last", "100", "-o", "json").splitlines()
@@ -29,8 +28,7 @@ def test_a_pod_that_no_policy_selects_is_left_alone(weir, origin, shop):
     weir.apply(policy("other", shop, app="somebody-else"))
     pod = caller("plain", origin.host, roots="/origin/ca.crt", count=1)
     weir.apply({**pod, "metadata": {**pod["metadata"], "namespace": shop}})
-    weir.wait_phase(shop, "plain", "Succeeded")
-    assert [(call["ok"], call["weir"]) for call in weir.calls(shop, "plain")] == [(True, False)]
+    assert [(call["ok"], call["weir"]) for call in weir.all_calls(shop, "plain")] == [(True, False)]
     assert "initContainers" not in weir.get("pod", "plain", "-n", shop)["spec"]
 
 
@@ -60,8 +58,7 @@ def test_the_pods_own_security_context_is_no_hindrance(weir, origin, shop, secur
     container = {"securityContext": {"readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}}
     pod = caller("strict", origin.host, count=2, securityContext=security, container=container)
     weir.apply({**pod, "metadata": {**pod["metadata"], "namespace": shop}})
-    weir.wait_phase(shop, "strict", "Succeeded")
-    assert [(call["ok"], call.get("weir")) for call in weir.calls(shop, "strict")] == [(True, True)] * 2
+    assert [(call["ok"], call.get("weir")) for call in weir.all_calls(shop, "strict")] == [(True, True)] * 2
     assert "token" not in weir.logs(shop, "strict", "weir-sidecar")
 
 
@@ -81,8 +78,7 @@ def test_a_client_of_the_kubernetes_api_notices_nothing(weir, origin, shop):
     roots = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
     pod = caller("api", "kubernetes.default.svc", roots=roots, count=3)
     weir.apply({**pod, "metadata": {**pod["metadata"], "namespace": shop}})
-    weir.wait_phase(shop, "api", "Succeeded")
-    assert [(call.get("error"), call["weir"]) for call in weir.calls(shop, "api")] == [(None, False)] * 3
+    assert [(call.get("error"), call["weir"]) for call in weir.all_calls(shop, "api")] == [(None, False)] * 3
     records = [json.loads(line) for line in weir.weir("flows", "-n", shop, "--pod", "api", "-o", "json").splitlines()]
     assert {(one["decision"], one["rule"]) for one in records if one.get("protocol") == "tls"} == {
         ("passthrough", "weir/kubernetes-api")

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.weir_cluster import CHART, SYSTEM, Origin, WeirCluster, caller, policy, within
+from lab.origin_pod import Origin
+from lab.weir_cluster import CHART, SYSTEM, WeirCluster, within
+from lab.workloads import caller, policy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods]
 PLACES = {"cni.confDir": "WEIR_TEST_CNI_CONF_DIR", "cni.binDir": "WEIR_TEST_CNI_BIN_DIR"}

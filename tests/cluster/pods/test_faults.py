@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab.weir_cluster import SYSTEM, caller, policy, within
+from lab.weir_cluster import SYSTEM, within
+from lab.workloads import caller, policy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods]
 

@@ -9,7 +9,8 @@ import yaml
 
 from lab.kube import binary
 from lab.lab import ROOT
-from lab.weir_cluster import CHART, IMAGE, SYSTEM
+from lab.weir_cluster import CHART, SYSTEM
+from lab.workloads import IMAGE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods]
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lab.weir_cluster import CHART, SYSTEM, caller, policy, within
+from lab.weir_cluster import CHART, SYSTEM, within
+from lab.workloads import caller, policy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods]
 

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from lab.weir_cluster import caller, deployment, policy, within
+from lab.weir_cluster import within
+from lab.workloads import caller, deployment, policy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods]
 
