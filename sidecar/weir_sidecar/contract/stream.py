@@ -32,7 +32,7 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     """A line of the stream."""
 
 
-class Hello(_Message, frozen=True, tag="hello"):
+class Hello(_Message, frozen=True, tag="hello", omit_defaults=True):
     """The sidecar is there, and runs this."""
 
     version: str
@@ -41,6 +41,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     """Of the config that is in force."""
     kernel_revision: str
     """Of the config whose rules the kernel has: they are loaded when the pod starts."""
+    captured: bool = True
+    """Whether there are rules: in CNI mode a pod may have started without, or have lost them. Told where it is not so."""
 
 
 class Applied(_Message, frozen=True, tag="applied"):
@@ -59,7 +61,7 @@ class Trust(_Message, frozen=True, tag="trust"):
     entries: tuple[Told, ...]
 
 
-class Health(_Message, frozen=True, tag="health"):
+class Health(_Message, frozen=True, tag="health", omit_defaults=True):
     """How the sidecar is. Counters since it started."""
 
     flows_open: int
@@ -67,6 +69,8 @@ class Health(_Message, frozen=True, tag="health"):
     """By decision."""
     records_lost: int
     heartbeats_missed: int
+    captured: bool = True
+    """As in the `Hello`. A change is told at once."""
 
 
 class NewConfig(_Message, frozen=True, tag="config"):

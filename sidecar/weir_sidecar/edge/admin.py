@@ -75,6 +75,7 @@ class AdminRoutes(msgspec.Struct, frozen=True):
     config: Callable[[], bytes]
     trust: Callable[[], bytes]
     change: Callable[[TrustChange], str | None]
+    captured: Callable[[], bool] = lambda: True
 
 
 class _Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -308,12 +309,19 @@ def answer(request: AdminRequest, routes: AdminRoutes, records: RecordSink, kind
 def _pages(routes: AdminRoutes, kind: DoorKind) -> dict[str, Callable[[], Response]]:
     pages: dict[str, Callable[[], Response]] = {
         "/healthz": lambda: Response(200, _PLAIN, b"ok\n"),
-        "/readyz": lambda: Response(200, _PLAIN, b"ok\n") if routes.ready() else error(503, "not ready"),
+        "/readyz": lambda: _readiness(routes),
         "/metrics": lambda: Response(200, _EXPOSITION, routes.metrics()),
         "/config": lambda: Response(200, _JSON, routes.config()),
         "/trust": lambda: Response(200, _JSON, routes.trust()),
     }
     return {path: pages[path] for path in _PROBE_PAGES} if kind is DoorKind.PROBE else pages
+
+
+def _readiness(routes: AdminRoutes) -> Response:
+    if not routes.ready():
+        return error(503, "not ready")
+    # Such a pod is to run all the same: its owner said Open.
+    return Response(200, _PLAIN, b"ok\n" if routes.captured() else b"ok, but not captured: this pod has no rules\n")
 
 
 def _turn_away(connection: socket.socket) -> None:

@@ -76,6 +76,7 @@ class Metrics:
         self.config_time = 0.0
         self.stream_connected = False
         self.stream_connections = 0
+        self.captured = True
         self.flows_open = 0
         self.records_lost = dict.fromkeys(RecordSinkKind, 0)
         self._heartbeats_missed = heartbeats_missed
@@ -135,6 +136,8 @@ class Metrics:
         ]
         trust = [("", (("state", str(state)),), count) for state, count in sorted(self._trust_states().items())]
         lost = [("", (("sink", kind),), count) for kind, count in self.records_lost.items()]
+        captured = _one(int(self.captured))
+        yield "weir_captured", "gauge", "0 while the pod has no rules, and its flows go direct.", captured
         yield "weir_flows_total", "counter", "Flows that have ended.", flows
         yield "weir_flow_bytes_total", "counter", "Bytes of flows that have ended: up from the client.", directions
         yield "weir_flow_duration_seconds", "histogram", "How long flows lasted.", self._durations.samples()

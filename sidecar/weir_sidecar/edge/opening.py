@@ -89,7 +89,7 @@ def _sockets(config: SidecarConfig, say: Callable[[str], None]) -> Sockets:
     if config.failure_mode is FailureMode.OPEN and not has_rules(config):
         say(
             "this pod is not captured: the CNI plugin weir-cni did not run when its sandbox was made; failureMode is Open, so it"
-            " runs all the same, and its flows go direct. Make the pod anew"
+            " runs all the same, and its flows go direct until the node's agent repairs it, or it is made anew"
         )
         return NoSockets()
     # Without TPROXY no socket takes a capability.

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
+from weir_sidecar.contract.capture import CaptureRecord, encode_capture
 from weir_sidecar.contract.flow import FlowRecord, encode_record
 from weir_sidecar.contract.request import encode_request
 from weir_sidecar.edge.context import ToldRequest
@@ -77,10 +78,12 @@ class RecordSink:
         """Take the record of a flow that has ended."""
         self._settle()
         self._metrics.count(record)
-        if not self._fresh or self._gathering is not None:
-            self._stop_gathering()
-            self._loop.call_soon(self._deliver)
-        self._take(encode_record(record))
+        self._tell(encode_record(record))
+
+    def capture(self, record: CaptureRecord) -> None:
+        """Take what is to be told of the pod's capture."""
+        self._settle()
+        self._tell(encode_capture(record))
 
     def request(self, told: ToldRequest) -> None:
         """Take an HTTP request that has ended."""
@@ -96,7 +99,14 @@ class RecordSink:
         for one in told:
             record = one.record()
             self._metrics.count_request(record)
-            self._take(encode_request(record))
+            if one.keeps(record):
+                self._take(encode_request(record))
+
+    def _tell(self, line: bytes) -> None:
+        if not self._fresh or self._gathering is not None:
+            self._stop_gathering()
+            self._loop.call_soon(self._deliver)
+        self._take(line)
 
     def _take(self, line: bytes) -> None:
         self._ring.append(line)

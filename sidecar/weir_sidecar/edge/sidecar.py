@@ -18,7 +18,8 @@ from weir_sidecar import __version__
 from weir_sidecar.certs.authority import Authority
 from weir_sidecar.certs.leaf import LeafMinter
 from weir_sidecar.contract import config as contract
-from weir_sidecar.contract.config import CaptureMode, SidecarConfig
+from weir_sidecar.contract.capture import CaptureReason, CaptureRecord
+from weir_sidecar.contract.config import CaptureMode, Setup, SidecarConfig
 from weir_sidecar.contract.stream import HEARSAY_SECONDS, Exceptions, Health, Hello
 from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
@@ -34,6 +35,7 @@ from weir_sidecar.edge.admin import (
     open_control_socket,
     open_probe_sockets,
 )
+from weir_sidecar.edge.capture_watch import CaptureWatch
 from weir_sidecar.edge.context import EdgeContext, Endpoint
 from weir_sidecar.edge.credentials import Credentials
 from weir_sidecar.edge.current_config import CurrentConfig
@@ -46,7 +48,9 @@ from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.opening import Opened, Options, open_all
 from weir_sidecar.edge.records import RecordSink
 from weir_sidecar.edge.reply_sockets import ListenerReplies, ReplySockets
+from weir_sidecar.edge.rules_answer import has_rules
 from weir_sidecar.edge.sockdiag import SockDiag
+from weir_sidecar.edge.sockets import NoSockets
 from weir_sidecar.edge.stream_client import PodIdentity, StreamClient, StreamTasks
 from weir_sidecar.edge.syn_hold import Admitted, SynHold
 from weir_sidecar.edge.tcp_flow import TCPFlow
@@ -79,6 +83,8 @@ class Sidecar:
         self._loop = loop
         self._opened = opened
         self._serving = False
+        self.start_anew = False
+        """Whether this process is to be replaced by a fresh one: the pod has got rules that this one opened nothing for."""
         self._stopped: asyncio.Future[None] = loop.create_future()
         self._diag = SockDiag()
         self._heartbeat = Heartbeat(loop, config)
@@ -154,6 +160,7 @@ class Sidecar:
             config=lambda: contract.encode(context.config),
             trust=lambda: self._cache.dump(clocks.epoch()),
             change=self._change,
+            captured=lambda: self._metrics.captured,
         )
         self._admin = Admin(loop, routes, self._records, uids=(0, os.getuid()))
 
@@ -175,13 +182,16 @@ class Sidecar:
         self._tidy = Tidy(self._loop, lambda: self._tcp.open_flows, self._tcp.busiest, self._opened.trim)
         self._roots_timer = self._loop.call_later(LOOK_SECONDS, self._look_at_roots)
         self._heartbeat.start()
+        self._watch = self._watch_capture() if self._context.config.setup is Setup.CNI else None
         self._serving = True
 
     def follow_control_plane(self, pod: PodIdentity) -> None:
         """Open the config stream, as the config says where."""
         tasks = StreamTasks(
             stream=lambda: self._config.config.stream,
-            hello=lambda: Hello(__version__, self._config.config.revision, self._config.kernel_revision),
+            hello=lambda: Hello(
+                __version__, self._config.config.revision, self._config.kernel_revision, self._metrics.captured
+            ),
             health=self._health,
             trust=lambda: self._cache.entries(clocks.epoch()),
             take=self._config.take,
@@ -195,6 +205,8 @@ class Sidecar:
         self._serving = False
         self._heartbeat.stop()
         self._roots_timer.cancel()
+        if self._watch is not None:
+            self._watch.close()
         if self._stream is not None:
             await self._stream.close()
         self._tidy.close()
@@ -221,6 +233,31 @@ class Sidecar:
     def _stop(self) -> None:
         if not self._stopped.done():
             self._stopped.set_result(None)
+
+    def _watch_capture(self) -> CaptureWatch:
+        captured = not isinstance(self._opened.sockets, NoSockets)
+        if not captured:
+            self._tell_capture(CaptureReason.PLUGIN_MISSED)
+        return CaptureWatch(
+            self._loop, lambda: has_rules(self._context.config), self._capture_changed, captured=captured
+        )
+
+    def _capture_changed(self, reason: CaptureReason) -> None:
+        self._tell_capture(reason)
+        if reason is not CaptureReason.REPAIRED:
+            say("this pod has lost its rules: its flows go direct")
+        elif isinstance(self._opened.sockets, NoSockets):
+            say("this pod has rules now: starting anew, to serve its flows")
+            self.start_anew = True
+            self._stop()
+        else:
+            say("this pod has its rules again")
+
+    def _tell_capture(self, reason: CaptureReason) -> None:
+        self._metrics.captured = reason is CaptureReason.REPAIRED
+        self._records.capture(CaptureRecord(self._context.wall(), self._metrics.captured, reason))
+        if self._stream is not None:
+            self._stream.health_changed()
 
     def _adopt(self, config: SidecarConfig) -> None:
         """Put a config in force. Raises what is wrong with it, and has changed nothing then."""
@@ -260,6 +297,7 @@ class Sidecar:
             flows=self._metrics.flows_by_decision(),
             records_lost=sum(self._metrics.records_lost.values()),
             heartbeats_missed=self._heartbeat.missed,
+            captured=self._metrics.captured,
         )
 
     def _change(self, change: TrustChange) -> str | None:
@@ -286,11 +324,15 @@ def run(options: Options) -> int:
     else:
         privileges.drop(os.geteuid(), os.getegid(), options.group)
     with asyncio.Runner() as runner:
-        runner.run(_serve(opened, options))
+        start_anew = runner.run(_serve(opened, options))
+    if start_anew:
+        # In the container's own process, so that nothing counts it as a restart. Descriptors are closed on the way.
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - its own arguments
     return 0
 
 
-async def _serve(opened: Opened, options: Options) -> None:
+async def _serve(opened: Opened, options: Options) -> bool:
+    """Whether to start anew."""
     sidecar = Sidecar(asyncio.get_running_loop(), opened)
     sidecar.serve()
     if options.pod is not None and opened.config.stream is not None:
@@ -304,3 +346,4 @@ async def _serve(opened: Opened, options: Options) -> None:
         os.write(options.ready_fd, b"1\n")
         os.close(options.ready_fd)
     await sidecar.run()
+    return sidecar.start_anew

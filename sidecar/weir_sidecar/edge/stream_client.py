@@ -110,6 +110,11 @@ class StreamClient:
         if self._telling is None and self._conversation is not None:
             self._telling = self._loop.call_later(DEBOUNCE, self._tell_trust)
 
+    def health_changed(self) -> None:
+        """Tell how the sidecar is now, not only when it is time to."""
+        if self._conversation is not None:
+            self._conversation.tell_health()
+
     async def close(self) -> None:
         """End the stream."""
         self._task.cancel()
@@ -204,6 +209,10 @@ class _Conversation:
         for entries in batches(changes) if changes else ():
             self._post(Trust(entries))
 
+    def tell_health(self) -> None:
+        """Tell how the sidecar is."""
+        self._post(self._tasks.health())
+
     async def run(self, head: bytes, stream: Stream, connected: Callable[[], None]) -> None:
         """Talk until the end, which is an error: `StreamEndedError` or `AnswerError`."""
         self._link.post(head)
@@ -226,7 +235,7 @@ class _Conversation:
                 is_open = True
                 connected()
             if now >= told_at + interval:
-                self._post(self._tasks.health())
+                self.tell_health()
                 told_at, interval = now, self._health_interval()
             if self._answer.ended:
                 raise StreamEndedError(StreamEnd.CLEAN, "as it does when it is replaced")

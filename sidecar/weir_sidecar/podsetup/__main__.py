@@ -16,7 +16,7 @@ sys.modules["_hashlib"] = None  # type: ignore[assignment]
 from weir_sidecar.contract import pod as paths  # noqa: E402
 from weir_sidecar.edge import clocks  # noqa: E402
 from weir_sidecar.podsetup import setup  # noqa: E402
-from weir_sidecar.podsetup.errors import SetupError  # noqa: E402
+from weir_sidecar.podsetup.errors import NoRulesError, SetupError  # noqa: E402
 
 
 def main() -> int:
@@ -33,6 +33,9 @@ def main() -> int:
     began = _began()
     try:
         done = setup.run(places, setup.edge_of(clocks.utc, _say))
+    except NoRulesError as error:
+        _say(str(error))
+        return paths.NO_RULES_STATUS
     except (SetupError, OSError) as error:
         _say(str(error))
         return 1

@@ -28,13 +28,17 @@ from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netsetup import capture
 from weir_sidecar.netsetup.errors import CaptureError
 from weir_sidecar.podsetup import trust_files
-from weir_sidecar.podsetup.errors import SetupError
+from weir_sidecar.podsetup.errors import NoRulesError, SetupError
 from weir_sidecar.podsetup.volume import Directory, read_together
 
 CONFIG = "config.json"
 RUN = "run"
 TRUSTED = "trusted.crt"
 """In the sidecar's directory: what applications were told to trust when the CA came from a Secret."""
+
+PATIENCE = 30.0
+"""Seconds that a pod waits for rules that it may not start without. The kubelet then tries again, ever later."""
+_LOOK_SECONDS = 0.1
 
 _NEEDED = (Capability.NET_ADMIN, Capability.SETUID, Capability.SETGID)
 
@@ -56,6 +60,7 @@ class Edge(msgspec.Struct, frozen=True):
     """Whether rules are here, asked without a capability (`edge.rules_answer`)."""
     status: Callable[[], privileges.Status]
     drop: Callable[[int, int], object]
+    sleep: Callable[[float], None]
     now: Callable[[], dt.datetime]
     warn: Callable[[str], None]
 
@@ -150,14 +155,29 @@ def _require_rules(config: SidecarConfig, edge: Edge) -> str:
         )
     if edge.answers(config):
         return "rules are there"
-    text = (
-        "this pod has no rules of Weir: the CNI plugin weir-cni did not run when its sandbox was made; see that the DaemonSet"
-        " weir-node runs on this node and that the node's CNI configuration names weir-cni, then make the pod anew"
-    )
-    if config.failure_mode is FailureMode.CLOSED:
-        raise SetupError(f"{text}; failureMode is Closed, so it does not start unguarded")
-    edge.warn(f"{text}; failureMode is Open, so it starts all the same, and nothing is captured")
-    return "no rules"
+    text = "this pod has no rules of Weir: the CNI plugin weir-cni did not run when its sandbox was made"
+    if config.failure_mode is FailureMode.OPEN:
+        edge.warn(
+            f"{text}; failureMode is Open, so it starts all the same, and is captured once the node's agent repairs it"
+        )
+        return "no rules"
+    edge.warn(f"{text}; failureMode is Closed, so it waits for the node's agent to load them, {PATIENCE:.0f} s at most")
+    if not _wait_for_rules(config, edge):
+        raise NoRulesError(
+            f"{text}, and nobody has loaded them since; failureMode is Closed, so it does not start unguarded. See that the"
+            " DaemonSet weir-node runs on this node and that the node's CNI configuration names weir-cni; the pod starts when"
+            " it is repaired (cni.repair.mode InPlace), or is made anew"
+        )
+    return "rules are there now"
+
+
+def _wait_for_rules(config: SidecarConfig, edge: Edge) -> bool:
+    """Whether they came. A pod that is never restarted has but this one attempt."""
+    for _ in range(round(PATIENCE / _LOOK_SECONDS)):
+        edge.sleep(_LOOK_SECONDS)
+        if edge.answers(config):
+            return True
+    return False
 
 
 def _load_rules(config: SidecarConfig, edge: Edge) -> str:
@@ -238,6 +258,7 @@ def edge_of(now: Callable[[], dt.datetime], warn: Callable[[str], None]) -> Edge
         answers=has_rules,
         status=privileges.read_status,
         drop=lambda uid, gid: privileges.drop(uid, gid, keep=()),
+        sleep=time.sleep,
         now=now,
         warn=warn,
     )

@@ -54,6 +54,7 @@ class Endpoint:
             config=lambda: b'{"generation":1}',
             trust=lambda: b"[]",
             change=self.change,
+            captured=lambda: self.metrics.captured,
         )
         self.admin = Admin(loop, routes, self.records, {0, os.getuid()})
         self.tcp = open_admin_socket(0)
@@ -130,7 +131,10 @@ def test_the_pages_to_look_at(endpoint, door):
     assert endpoint.ask(door, "GET", "/healthz") == (200, b"ok\n")
     assert endpoint.ask(door, "GET", "/readyz") == (503, b'{"error":"not ready"}')
     endpoint.ready = True
-    assert endpoint.ask(door, "GET", "/readyz")[0] == 200
+    assert endpoint.ask(door, "GET", "/readyz") == (200, b"ok\n")
+    endpoint.metrics.captured = False
+    assert endpoint.ask(door, "GET", "/readyz") == (200, b"ok, but not captured: this pod has no rules\n")
+    assert b"weir_captured 0\n" in endpoint.ask(door, "GET", "/metrics")[1]
     assert b"weir_flows_open 0" in endpoint.ask(door, "GET", "/metrics")[1]
     assert endpoint.ask(door, "GET", "/config") == (200, b'{"generation":1}')
     assert endpoint.ask(door, "GET", "/trust") == (200, b"[]")

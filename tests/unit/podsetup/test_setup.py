@@ -15,7 +15,7 @@ from weir_sidecar.edge.privileges import Capability, PrivilegeError, Status
 from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netsetup.errors import CaptureError
 from weir_sidecar.podsetup import setup
-from weir_sidecar.podsetup.errors import SetupError
+from weir_sidecar.podsetup.errors import NoRulesError, SetupError
 
 ALL = sum(1 << one for one in (Capability.NET_ADMIN, Capability.SETUID, Capability.SETGID))
 
@@ -62,6 +62,7 @@ class Pod:
             check=lambda _: self.done.append("check") or (),
             answers=lambda _: self.done.append("ask") or True,
             status=status,
+            sleep=lambda _: self.done.append("wait"),
             drop=lambda uid, gid: self.done.append(f"drop {uid} {gid}"),
             now=lambda: self.now,
             warn=self.warnings.append,
@@ -265,13 +266,23 @@ def test_in_cni_mode_a_pod_without_rules_starts_only_if_it_may(pod: Pod, failure
     pod.config = msgspec.structs.replace(CNI, failure_mode=failure_mode)
     edge = {"status": as_the_proxy, "answers": lambda _: False}
     if failure_mode is FailureMode.CLOSED:
-        with pytest.raises(SetupError, match=r"weir-cni did not run.*DaemonSet weir-node.*does not start unguarded"):
+        with pytest.raises(NoRulesError, match=r"weir-cni did not run.*does not start unguarded.*DaemonSet weir-node"):
             pod.set_up(**edge)
         assert not pod.run.exists()
+        assert pod.done.count("wait") == 300
     else:
         assert pod.set_up(**edge).startswith("no rules, CA ")
         (warning,) = pod.warnings
-        assert "nothing is captured" in warning
+        assert "starts all the same" in warning
+        assert "wait" not in pod.done
+
+
+def test_rules_that_come_while_the_pod_waits_let_it_start(pod: Pod) -> None:
+    """A pod that is never restarted must not fail for a plugin that is away for a moment."""
+    pod.config = msgspec.structs.replace(CNI, failure_mode=FailureMode.CLOSED)
+    answers = iter([False, False, True])
+    assert pod.set_up(status=as_the_proxy, answers=lambda _: next(answers)).startswith("rules are there now, CA ")
+    assert pod.done == ["wait", "wait", "drop 15801 15801"]
 
 
 def test_in_cni_mode_only_the_proxys_user_is_answered(pod: Pod) -> None:
