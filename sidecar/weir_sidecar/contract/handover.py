@@ -26,7 +26,7 @@ class Unreachable(_Request, frozen=True, tag="unreachable"):
 
 
 class Tap(_Request, frozen=True, tag="tap"):
-    """What sees held SYNs, and a raw socket a family to send them on."""
+    """Raw sockets on which held SYNs come and are sent on, one a family."""
 
 
 class Reply(_Request, frozen=True, tag="reply"):

@@ -15,7 +15,7 @@ from weir_sidecar.contract import handover
 from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.edge.icmp import Sockaddr, Unreachable, family_of
 from weir_sidecar.edge.listeners import ListenError, Listeners
-from weir_sidecar.edge.syn_hold import SynTap
+from weir_sidecar.edge.syn_tap import SynTap
 
 _IPV6_TRANSPARENT = 75
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -56,8 +56,7 @@ class HandedOver:
 
     def tap(self) -> SynTap:
         """See `Sockets`."""
-        tap, *raw = self._patiently(handover.Tap())
-        return SynTap(tap, {int(sock.family): sock for sock in raw})
+        return SynTap({int(sock.family): sock for sock in self._patiently(handover.Tap())})
 
     def unreachable(self) -> Unreachable:
         """See `Sockets`."""

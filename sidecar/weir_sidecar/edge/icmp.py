@@ -10,13 +10,12 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from weir_sidecar.contract.flow import FlowError
+from weir_sidecar.edge.socket_filter import receive_nothing
 from weir_sidecar.wire.checksum import internet_checksum
 
 type Sockaddr = tuple[str, int] | tuple[str, int, int, int]
 """An address as the socket module writes it: (address, port), for IPv6 with flow label and scope."""
 
-_SOL_RAW, _ICMP_FILTER = 255, 1
-_ICMP6_FILTER = 1
 _QUOTED = 512
 """Bytes of the datagram to quote: as many as fit in the smallest message every host must take (RFC 1812, 576)."""
 _HEADERS = 48
@@ -62,7 +61,7 @@ class Unreachable:
     def open(cls) -> "Unreachable":
         """Raw sockets for both families, or for IPv4 where the kernel has no IPv6. PermissionError without NET_RAW.
 
-        They only send, so the kernel is told to queue nothing for us.
+        They only send.
         """
         socks = {}
         for family, protocol in ((socket.AF_INET, socket.IPPROTO_ICMP), (socket.AF_INET6, socket.IPPROTO_ICMPV6)):
@@ -72,10 +71,7 @@ class Unreachable:
                 if error.errno == errno.EAFNOSUPPORT and family == socket.AF_INET6:
                     continue
                 raise
-            if family == socket.AF_INET:
-                sock.setsockopt(_SOL_RAW, _ICMP_FILTER, b"\xff" * 4)
-            else:
-                sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMP6_FILTER, b"\xff" * 32)
+            receive_nothing(sock)
             socks[family] = sock
         return cls(socks)
 

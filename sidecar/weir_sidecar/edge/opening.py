@@ -20,7 +20,7 @@ from weir_sidecar.edge.records import open_record_file, open_stdout
 from weir_sidecar.edge.rules_answer import has_rules
 from weir_sidecar.edge.sockets import NoSockets, OwnSockets, Sockets
 from weir_sidecar.edge.stream_client import PodIdentity
-from weir_sidecar.edge.syn_hold import SynTap
+from weir_sidecar.edge.syn_tap import SynTap
 from weir_sidecar.edge.tidy import malloc_trim
 
 

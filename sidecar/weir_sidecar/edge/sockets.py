@@ -10,7 +10,7 @@ from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.edge.icmp import Sockaddr, Unreachable
 from weir_sidecar.edge.listeners import Listeners, open_listeners
 from weir_sidecar.edge.reply_sockets import transparent_socket
-from weir_sidecar.edge.syn_hold import SynTap
+from weir_sidecar.edge.syn_tap import SynTap
 
 
 class Sockets(Protocol):

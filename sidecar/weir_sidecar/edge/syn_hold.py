@@ -1,8 +1,8 @@
 """Holds a client's SYN until the upstream has answered: so a refused connection is refused, and not accepted and reset.
 
-A transparent listener's kernel accepts at once, whatever becomes of the upstream. So the rules of capture drop a SYN
-while a listener is there, and this module sees it on loopback (packet(7), needs NET_RAW), connects upstream, and sends
-the SYN again with a hop limit that the rules let pass (`wire.syn`); or it answers as the upstream did: with a reset, with
+A transparent listener's kernel accepts at once, whatever becomes of the upstream. So the rules of capture keep a SYN from
+TCP while a listener is there, and give it to this module (`edge.syn_tap`), which connects upstream, and sends the SYN
+again with a hop limit that the rules let pass (`wire.syn`); or it answers as the upstream did: with a reset, with
 an ICMP error, or with silence. A client whose proxy dies or stalls meanwhile is in no backlog: its kernel sends the SYN
 again after a second, and the dead-man's switch lets it go direct.
 """
@@ -10,18 +10,15 @@ again after a second, and the dead-man's switch lets it go direct.
 import asyncio
 import errno
 import socket
-import struct
-from array import array
 
 import msgspec
 
-from weir_sidecar.contract.config import Marks
 from weir_sidecar.contract.flow import Decision, FlowError, Reason
 from weir_sidecar.edge.context import EdgeContext, Endpoint
 from weir_sidecar.edge.dial import Dial, DialError, dial_error
 from weir_sidecar.edge.icmp import Unreachable
-from weir_sidecar.edge.listeners import has_ipv6
-from weir_sidecar.wire.syn import ADMITTED_HOPS, Syn, admitted, parse, reset
+from weir_sidecar.edge.syn_tap import SynTap, waiting
+from weir_sidecar.wire.syn import Syn, admitted, reset
 
 _BURST = 64
 _SWEEP = 5.0
@@ -30,85 +27,7 @@ _SWEEP = 5.0
 _ANSWERED = frozenset({errno.ECONNRESET, errno.EPIPE})
 """Errors of an upstream that did accept, and was gone again before we looked."""
 
-_ETH_P_ALL = 3
-_SO_ATTACH_FILTER = 26
-_SNAP_BYTES = 2048
 _DNS_PORT = 53
-
-
-class SynTap(msgspec.Struct, frozen=True):
-    """The sockets of a hold: one that sees held SYNs on loopback, and one a family to send packets as they are."""
-
-    tap: socket.socket
-    raw: dict[int, socket.socket]
-
-    @classmethod
-    def open(cls, marks: Marks) -> "SynTap":
-        """Open them. Raises `PermissionError` without NET_RAW."""
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-        program = _filter(marks)
-        address, _ = program.buffer_info()
-        tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program) // 8, address))
-        tap.bind(("lo", _ETH_P_ALL))
-        families = (socket.AF_INET, socket.AF_INET6) if has_ipv6() else (socket.AF_INET,)
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        return cls(tap, {int(family): socket.socket(family, kind, socket.IPPROTO_RAW) for family in families})
-
-    def send(self, packet: bytes, to: str) -> None:
-        """Send a packet with its IP header. One that is lost is sent again by the client."""
-        family = socket.AF_INET6 if ":" in to else socket.AF_INET
-        try:
-            self.raw[family].sendto(packet, (to, 0))
-        except OSError:
-            return
-
-    def close(self) -> None:
-        """Close them all."""
-        for sock in (self.tap, *self.raw.values()):
-            sock.close()
-
-
-def _filter(marks: Marks) -> "array[int]":
-    """Classic BPF (Linux, networking/filter.rst): captured SYNs that came to loopback and were not sent by us."""
-    load_mark, load_kind = 0xFFFFF000 + 20, 0xFFFFF000 + 4  # SKF_AD_MARK, SKF_AD_PKTTYPE
-    outgoing = 4
-    drop = 0xFF  # replaced by the distance to the last instruction
-    code = [
-        (0x20, 0, 0, load_kind),
-        (0x15, drop, 0, outgoing),
-        (0x20, 0, 0, load_mark),
-        (0x54, 0, 0, marks.mask),
-        (0x15, 0, drop, marks.mark),
-        (0x30, 0, 0, 0),
-        (0x54, 0, 0, 0xF0),
-        (0x15, 0, 9, 0x40),
-        (0x30, 0, 0, 9),  # IPv4: protocol, TTL, flags after a header of any length
-        (0x15, 0, drop, 6),
-        (0x30, 0, 0, 8),
-        (0x15, drop, 0, ADMITTED_HOPS),
-        (0xB1, 0, 0, 0),
-        (0x50, 0, 0, 13),
-        (0x54, 0, 0, 0x16),
-        (0x15, 0, drop, 0x02),
-        (0x06, 0, 0, _SNAP_BYTES),
-        (0x30, 0, 0, 6),  # IPv6: next header, hop limit, flags
-        (0x15, 0, drop, 6),
-        (0x30, 0, 0, 7),
-        (0x15, drop, 0, ADMITTED_HOPS),
-        (0x30, 0, 0, 53),
-        (0x54, 0, 0, 0x16),
-        (0x15, 0, drop, 0x02),
-        (0x06, 0, 0, _SNAP_BYTES),
-        (0x06, 0, 0, 0),
-    ]
-    last = len(code) - 1
-    program = array("B")
-    for at, (operation, yes, no, value) in enumerate(code):
-        distance = last - at - 1
-        program.frombytes(
-            struct.pack("=HBBI", operation, distance if yes == drop else yes, distance if no == drop else no, value)
-        )
-    return program
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -142,7 +61,8 @@ class SynHold:
         self._unreachable = unreachable
         self._held: dict[tuple[Endpoint, Endpoint], _Held] = {}
         self._sweeping: asyncio.TimerHandle | None = None
-        loop.add_reader(sockets.tap.fileno(), self._readable)
+        for sock in sockets.raw.values():
+            loop.add_reader(sock.fileno(), self._readable, sock)
 
     def take(self, client: Endpoint, destination: Endpoint) -> Admitted | None:
         """What is known of a connection that was just accepted, if it was held."""
@@ -153,7 +73,8 @@ class SynHold:
 
     def close(self) -> None:
         """Hold no more. Clients that are held send their SYN again."""
-        self._loop.remove_reader(self._sockets.tap.fileno())
+        for sock in self._sockets.raw.values():
+            self._loop.remove_reader(sock.fileno())
         for held in self._held.values():
             self._let_go(held)
         self._held.clear()
@@ -161,15 +82,9 @@ class SynHold:
             self._sweeping.cancel()
         self._sockets.close()
 
-    def _readable(self) -> None:
-        for _ in range(_BURST):
-            try:
-                packet = self._sockets.tap.recv(_SNAP_BYTES)
-            except OSError:
-                return  # nothing more; or the interface went down, which is no packet
-            syn = parse(packet)
-            if syn is not None:
-                self._seen(syn)
+    def _readable(self, sock: socket.socket) -> None:
+        for syn in waiting(sock, _BURST):
+            self._seen(syn)
 
     def _seen(self, syn: Syn) -> None:
         context = self._context

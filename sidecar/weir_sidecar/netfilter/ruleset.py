@@ -12,13 +12,15 @@ The connection mark has two bits: `captured` and `exempt`; neither: not decided,
 The packet mark uses the same bits: `captured` asks for the policy route, the other one tells the copy that `dup` makes.
 """
 
+from collections.abc import Iterator
+
 from weir_sidecar.contract.config import OtherUDP, QuicMode, SidecarConfig
 from weir_sidecar.netfilter.features import Features
 from weir_sidecar.netfilter.literals import cidr_sets, id_set, interface, port_set
 from weir_sidecar.netfilter.marks import Marks
 from weir_sidecar.netfilter.objects import Chain, ChainType, DynamicSet, Family, Hook, Point, Rule, Table
 from weir_sidecar.netfilter.plan import Plan
-from weir_sidecar.wire.syn import ADMITTED_HOPS
+from weir_sidecar.wire.syn import ADMITTED_HOPS, HELD_PROTOCOL
 
 MANGLE = -150
 NAT = -100
@@ -251,12 +253,7 @@ def _tproxy_chains(plan: Plan) -> list[Chain]:
     intercept = Chain(
         "intercept",
         (
-            *(
-                Rule(
-                    f"{syn} != {ADMITTED_HOPS} tproxy {family} to :{ports.tcp} drop", "held until the upstream answers"
-                )
-                for family, syn in zip(("ip", "ip6"), _held(plan), strict=False)
-            ),
+            *_holding(plan),
             Rule(f"meta l4proto tcp tproxy to :{ports.tcp} {unmark} accept", "established sockets first"),
             Rule(f"meta l4proto udp tproxy to :{ports.udp} {unmark} accept"),
             Rule("meta l4proto { icmp, icmpv6 } accept", "errors about a captured flow are for the proxy's socket"),
@@ -268,6 +265,13 @@ def _tproxy_chains(plan: Plan) -> list[Chain]:
     held = [admitted] if _held(plan) else []
     kept = [_before_nat(plan)] if plan.config.capture.before_nat else []
     return [_marked(plan), captured, *held, *kept, prerouting, intercept, _unanswered(plan)]
+
+
+def _holding(plan: Plan) -> Iterator[Rule]:
+    """While somebody listens, SYNs go to the sidecar's raw socket and not to TCP. The mark tells it that they are ours."""
+    for syn, family, protocol in zip(_held(plan), ("ip", "ip6"), ("ip protocol", "ip6 nexthdr"), strict=False):
+        held = f"tproxy {family} to :{plan.config.ports.tcp} {protocol} set {HELD_PROTOCOL} accept"
+        yield Rule(f"{syn} != {ADMITTED_HOPS} {held}", "held until the upstream answers")
 
 
 def _before_nat(plan: Plan) -> Chain:
@@ -379,7 +383,10 @@ def _guard(plan: Plan) -> Chain:
     rules = [Rule(rule)]
     if plan.tproxy and plan.handed_over:
         spoofed = f'oif != "lo" {plan.proxy} fib saddr type != local drop'
-        rules.append(Rule(spoofed, "sockets that were handed over answer clients in this pod, from any address"))
+        rules += [
+            Rule(spoofed, "sockets that were handed over answer clients in this pod, from any address"),
+            Rule(f'oif != "lo" {plan.proxy} meta l4proto != {{ tcp, udp }} drop', "and send ICMP to them alone"),
+        ]
     return Chain("guard", tuple(rules), Hook(ChainType.FILTER, Point.POSTROUTING, MANGLE))
 
 

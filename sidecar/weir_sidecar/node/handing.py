@@ -15,7 +15,7 @@ from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.edge.icmp import Unreachable
 from weir_sidecar.edge.listeners import ListenError, open_listeners
 from weir_sidecar.edge.reply_sockets import transparent_socket
-from weir_sidecar.edge.syn_hold import SynTap
+from weir_sidecar.edge.syn_tap import SynTap
 from weir_sidecar.node import namespaces
 
 _PATIENCE = 2.0
@@ -74,8 +74,7 @@ def _open(request: handover.Request, config: SidecarConfig) -> list[socket.socke
         case handover.Unreachable():
             return list(Unreachable.open().sockets)
         case handover.Tap():
-            tap = SynTap.open(config.marks)
-            return [tap.tap, *tap.raw.values()]
+            return list(SynTap.open(config.marks).raw.values())
         case handover.Reply(address, port):
             return [transparent_socket((address, port))]
 

@@ -1,7 +1,8 @@
 """A client's SYN as a packet: read it, send it again, refuse it (RFC 9293, RFC 791, RFC 8200).
 
 The sidecar holds a client's SYN until the upstream has answered its own; then it sends the client's SYN again, changed
-only so that the kernel knows it, or the reset that the upstream sent.
+only so that the kernel knows it, or the reset that the upstream sent. On its way to the sidecar a held SYN has another
+protocol number in its IP header, so that the kernel gives it to raw sockets and not to TCP.
 """
 
 import struct
@@ -14,9 +15,13 @@ from weir_sidecar.wire.checksum import internet_checksum
 ADMITTED_HOPS = 255
 """TTL or hop limit of a SYN that is sent again. A rule of capture holds all others."""
 
+HELD_PROTOCOL = 253
+"""What a rule of capture makes of TCP's protocol number in a SYN that is held: for experiments (RFC 3692, RFC 4727)."""
+
 _TCP = 6
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
 _V6_HEADER = 40
+_HOPS = 64
 _HEADER4 = struct.Struct("!BBHHHBBH4s4s")
 _HEADER6 = struct.Struct("!IHBB16s16s")
 _RESET = struct.Struct("!HHIIBBHHH")
@@ -30,6 +35,16 @@ class Syn(msgspec.Struct, frozen=True):
     sequence: int
     packet: bytes
     header: int
+
+
+def held4(packet: bytes) -> Syn | None:
+    """Read a held SYN as an IPv4 raw socket gives it: from the IP header on (raw(7)). None for all else."""
+    return parse(packet[:9] + bytes((_TCP,)) + packet[10:])
+
+
+def held6(segment: bytes, client: bytes, destination: bytes) -> Syn | None:
+    """Read a held SYN as an IPv6 raw socket gives it: without its header (RFC 3542, section 3), so one is made."""
+    return parse(_HEADER6.pack(6 << 28, len(segment), _TCP, _HOPS, client, destination) + segment)
 
 
 def parse(packet: bytes) -> Syn | None:
@@ -63,9 +78,9 @@ def reset(syn: Syn) -> bytes:
     source, destination = _addresses(syn.packet)
     tcp = _RESET.pack(syn.destination[1], syn.client[1], 0, (syn.sequence + 1) % 2**32, 5 << 4, _RST | _ACK, 0, 0, 0)
     if len(source) == 4:
-        ip = _HEADER4.pack(0x45, 0, 20 + len(tcp), 0, 0, 64, _TCP, 0, destination, source)
+        ip = _HEADER4.pack(0x45, 0, 20 + len(tcp), 0, 0, _HOPS, _TCP, 0, destination, source)
     else:
-        ip = _HEADER6.pack(6 << 28, len(tcp), _TCP, 64, destination, source)
+        ip = _HEADER6.pack(6 << 28, len(tcp), _TCP, _HOPS, destination, source)
     return _with_checksum(ip, tcp)
 
 

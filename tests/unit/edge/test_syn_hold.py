@@ -16,22 +16,28 @@ from weir_sidecar.contract.config import Limits, SidecarConfig
 from weir_sidecar.contract.flow import Decision, FlowError, Reason
 from weir_sidecar.core.verdict import Verdict
 from weir_sidecar.edge import syn_hold
-from weir_sidecar.edge.syn_hold import SynHold, SynTap
-from weir_sidecar.wire.syn import ADMITTED_HOPS
+from weir_sidecar.edge.syn_hold import SynHold
+from weir_sidecar.edge.syn_tap import SynTap
+from weir_sidecar.wire.syn import ADMITTED_HOPS, HELD_PROTOCOL
 
 CLIENT = ("10.0.0.2", 40000)
 
 
 class Raw:
-    """Keeps the packets that would have been sent, and to whom."""
+    """Receives what the kernel would give, and keeps the packets that would have been sent, and to whom."""
 
-    def __init__(self):
+    family = socket.AF_INET
+
+    def __init__(self, kernel):
         self.sent = []
+        self._kernel = kernel
+        self.fileno, self.recv = kernel.fileno, kernel.recv
 
     def sendto(self, packet, to):
         self.sent.append((packet, to[0]))
 
-    def close(self): ...
+    def close(self):
+        self._kernel.close()
 
 
 class Told:
@@ -47,15 +53,14 @@ class Told:
 class Bench:
     def __init__(self, surroundings):
         self.surroundings = surroundings
-        self.kernel, tap = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        tap.setblocking(False)
-        self.raw, self.told = Raw(), Told()
-        self.hold = SynHold(
-            asyncio.get_running_loop(), surroundings.context, SynTap(tap, {int(socket.AF_INET): self.raw}), self.told
-        )
+        self.kernel, received = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        received.setblocking(False)
+        self.raw, self.told = Raw(received), Told()
+        tap = SynTap({int(socket.AF_INET): self.raw})
+        self.hold = SynHold(asyncio.get_running_loop(), surroundings.context, tap, self.told)
 
     def comes(self, destination, sequence=1):
-        self.kernel.send(syn(ends=(CLIENT, destination), sequence=sequence))
+        self.kernel.send(syn(ends=(CLIENT, destination), sequence=sequence, protocol=HELD_PROTOCOL))
 
     def take(self, destination):
         return self.hold.take(CLIENT, destination)
@@ -158,7 +163,7 @@ def test_an_upstream_that_accepts_and_resets_at_once_lets_the_client_in_to_find_
         with socket.create_server(("127.0.0.1", 0)) as server, bench() as it:
             destination = server.getsockname()
             it.comes(destination)
-            it.hold._readable()  # it dials; the loop looks after the reset has come
+            it.hold._readable(it.raw)  # it dials; the loop looks after the reset has come
             accepted, _ = server.accept()
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             accepted.close()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samples.syn_packet import OPTIONS, syn
-from weir_sidecar.wire.syn import ADMITTED_HOPS, admitted, parse, reset
+from weir_sidecar.wire.syn import ADMITTED_HOPS, HELD_PROTOCOL, admitted, held4, held6, parse, reset
 
 
 def verifies(packet: bytes) -> bool:
@@ -35,6 +35,18 @@ def test_a_syn_is_read_and_sent_again_as_it_was(version: int, client: str, desti
     assert again.endswith(OPTIONS)
     changed = [at for at, (a, b) in enumerate(zip(packet, again, strict=True)) if a != b]
     assert set(changed) <= {hops, read.header + 16, read.header + 17}
+
+
+def test_a_held_syn_is_read_as_the_kernel_gives_it() -> None:
+    assert held4(syn(4, protocol=HELD_PROTOCOL)) == parse(syn(4))
+    packet = syn(6)
+    assert held6(packet[40:], packet[8:24], packet[24:40]) == parse(packet)
+
+
+@given(st.binary(max_size=200), st.binary(min_size=16, max_size=16))
+def test_any_bytes_that_are_held_are_read_or_are_none(data: bytes, address: bytes) -> None:
+    for read in (held4(data), held6(data, address, address)):
+        assert read is None or parse(read.packet) == read
 
 
 @pytest.mark.parametrize("version", [4, 6])
