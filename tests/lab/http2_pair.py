@@ -9,6 +9,7 @@ import h2.events
 from weir_sidecar.contract.request import RequestDecision, RequestError
 from weir_sidecar.core.http2_relay import HTTP2Relay
 from weir_sidecar.core.http_policy import ALLOWED, RequestFacts, RequestVerdict
+from weir_sidecar.core.placeholders import BodyWatch
 
 type Judge = Callable[[RequestFacts], RequestVerdict]
 
@@ -39,6 +40,7 @@ class Requests:
         self.judge = judge
         self.governs = governs
         self.all: dict[int, Told] = {}
+        self.placeholders: tuple[bytes, ...] = ()
 
     def started(self, number: int, facts: RequestFacts) -> Told:
         return self._keep(Told(number, facts, self.judge(facts)))
@@ -46,6 +48,9 @@ class Requests:
     def unreadable(self, number: int, error: RequestError, status: int) -> Told:
         decision = RequestDecision.DENY if self.governs else RequestDecision.ALLOW
         return self._keep(Told(number, None, RequestVerdict(decision, status=status, error=error)))
+
+    def watch(self) -> BodyWatch | None:
+        return BodyWatch(self.placeholders) if self.placeholders else None
 
     def _keep(self, told: Told) -> Told:
         assert told.number not in self.all, "each stream is one request"

@@ -11,6 +11,8 @@ from weir_sidecar.contract.request import RequestDecision, RequestError
 from weir_sidecar.core.http2_lane import STALL, Handler, Lane
 from weir_sidecar.core.http2_message import are_trailers, read_request, refusal, status_of
 from weir_sidecar.core.http2_stream import (
+    MAX_HELD_BYTES,
+    After,
     ClientWindow,
     OpenStreams,
     RefusedStreams,
@@ -18,18 +20,12 @@ from weir_sidecar.core.http2_stream import (
     Requests,
     Stream,
     WaitingStreams,
+    no_promise,
 )
 from weir_sidecar.core.http_policy import RequestFacts
 from weir_sidecar.wire import http2
 from weir_sidecar.wire.hpack import Block, HeaderListTooLargeError, HPACKError
 from weir_sidecar.wire.http2 import END_STREAM, ErrorCode, FrameError, HeaderBlock, Piece, Setting
-
-MAX_HELD_BYTES = 262144
-"""Of frames that wait for a delayed request; then no more is read from the client."""
-_STREAM_BYTES = 512
-
-type After = Callable[[float, Callable[[], None]], object]
-"""Calls something after so many seconds; nothing cancels it."""
 
 
 class HTTP2Relay:
@@ -48,7 +44,7 @@ class HTTP2Relay:
             http2.RST_STREAM: self._up_reset,
             http2.SETTINGS: self._up_settings,
             http2.WINDOW_UPDATE: self._up_window,
-            http2.PUSH_PROMISE: self._up_promise,
+            http2.PUSH_PROMISE: no_promise,
         }
         down: dict[int, Handler] = {
             http2.HEADERS: self._down_headers,
@@ -60,7 +56,7 @@ class HTTP2Relay:
         }
         self._up = Lane(up, client=True)
         self._down = Lane(down, client=False)
-        self._streams = OpenStreams()
+        self._streams = OpenStreams(requests.watch)
         self._waiting = WaitingStreams()
         self._refused = RefusedStreams()
         self._window = ClientWindow()
@@ -142,7 +138,7 @@ class HTTP2Relay:
         if number % 2 == 0:
             raise FrameError(ErrorCode.PROTOCOL_ERROR, f"a client opens stream {number}")
         self._refused.last_seen = number
-        if not self._streams.has_room(_cost(framed)):
+        if not self._streams.has_room(framed):
             self._refuse(piece, block, ErrorCode.REFUSED_STREAM)
             return b""
         facts = self._read[1] if self._read is not None and self._read[0] is block else read_request(block)
@@ -166,7 +162,7 @@ class HTTP2Relay:
             self._up.kept_back(block)
             self._refused.add(piece.stream)
             if verdict.delay:
-                self._streams.delay(piece.stream, request, _cost(framed))
+                self._streams.delay(piece.stream, request, framed)
                 self._after(verdict.delay, lambda: self._deny_later(piece, facts))
             else:
                 self._deny(piece, facts, request)
@@ -176,7 +172,7 @@ class HTTP2Relay:
     def _let_in(self, piece: Piece, framed: HeaderBlock, block: Block, request: Request) -> bytes | None:
         verdict = request.verdict
         asked = bool(piece.flags & END_STREAM)
-        stream = self._streams.open(piece.stream, request, _cost(framed), asked=asked)
+        stream = self._streams.open(piece.stream, request, framed, asked=asked)
         if not verdict.delay and not self._waiting:
             self._refused.last_sent = piece.stream
             return self._up.written(piece, framed, block, verdict.request_edits)
@@ -196,6 +192,9 @@ class HTTP2Relay:
         if not piece.flags & END_STREAM or not are_trailers(block):
             self._up.kept_back(block)
             return self._break(piece.stream, stream)
+        if stream.watch is not None and stream.watch.found(block.fields):
+            self._up.kept_back(block)
+            return self._break(piece.stream, stream, RequestError.PLACEHOLDER_MISUSED)
         self._streams.asked(piece.stream, stream)
         frames = self._up.written(piece, framed, block)
         return frames if stream.held is None else self._kept(stream, piece, frames)
@@ -208,6 +207,14 @@ class HTTP2Relay:
             self._give_back(piece.length)
             return b""
         stream.request.request_bytes += piece.length - piece.padding
+        if stream.watch is not None and stream.watch.finds(
+            self._up.buffer, piece.start + http2.HEAD_BYTES * piece.first, piece.end
+        ):
+            ended = self._break(piece.stream, stream, RequestError.PLACEHOLDER_MISUSED)
+            if not piece.first:  # what has gone on of the frame cannot be taken back but with the connection
+                raise FrameError(ErrorCode.PROTOCOL_ERROR, "a placeholder for a credential, where it does not belong")
+            self._give_back(piece.length)
+            return ended
         if piece.last and piece.flags & END_STREAM:
             self._streams.asked(piece.stream, stream)
         return None if stream.held is None else self._kept(stream, piece, None)
@@ -243,10 +250,6 @@ class HTTP2Relay:
         if granted == increment:
             return None
         return http2.window_update(0, granted) if granted else b""
-
-    @staticmethod
-    def _up_promise(_: Piece) -> bytes | None:
-        raise FrameError(ErrorCode.PROTOCOL_ERROR, "a client promises a push")
 
     # From the upstream.
 
@@ -306,13 +309,13 @@ class HTTP2Relay:
             request = self._requests.unreadable(framed.promised, RequestError.MALFORMED_REQUEST, 400)
         else:
             request = self._requests.started(framed.promised, facts)
-        if request.verdict.decision is RequestDecision.DENY or not self._streams.has_room(_cost(framed)):
+        if request.verdict.decision is RequestDecision.DENY or not self._streams.has_room(framed):
             self._down.kept_back(block)
             self._refused.add(framed.promised)
             self._up.insert(http2.rst_stream(framed.promised, ErrorCode.REFUSED_STREAM))
             request.finished(None)
             return b""
-        self._streams.open(framed.promised, request, _cost(framed), asked=True)
+        self._streams.open(framed.promised, request, framed, asked=True)
         return self._down.written(piece, framed, block)
 
     def _down_goaway(self, piece: Piece) -> None:
@@ -350,13 +353,13 @@ class HTTP2Relay:
         self._refused.add(piece.stream)
         self._down.insert(http2.rst_stream(piece.stream, code))
 
-    def _break(self, number: int, stream: Stream) -> bytes:
-        """The request became malformed on its way: both sides are told that its stream is over."""
+    def _break(self, number: int, stream: Stream, error: RequestError = RequestError.MALFORMED_REQUEST) -> bytes:
+        """The request became what may not be sent on its way: both sides are told that its stream is over."""
         self._down.insert(http2.rst_stream(number, ErrorCode.PROTOCOL_ERROR))
         held = stream.held is not None
         if held:
             self._drop(number, stream)
-        self._streams.end(number, stream, RequestError.MALFORMED_REQUEST)
+        self._streams.end(number, stream, error)
         self._refused.add(number)
         return b"" if held else http2.rst_stream(number, ErrorCode.PROTOCOL_ERROR)
 
@@ -392,8 +395,3 @@ class HTTP2Relay:
         """It will not go on."""
         self._refused.add(number)
         self._give_back(self._waiting.drop(number, stream))
-
-
-def _cost(framed: HeaderBlock) -> int:
-    """Bytes that a request takes, about: what its block says is kept until it ends, as objects."""
-    return _STREAM_BYTES + 2 * len(framed.fragment)

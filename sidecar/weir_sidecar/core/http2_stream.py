@@ -1,14 +1,27 @@
 """The parts of a relayed HTTP/2 connection: streams, those that wait or were refused, and the client's window."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from weir_sidecar.contract.request import RequestError
 from weir_sidecar.core.http_policy import RequestFacts, RequestVerdict
-from weir_sidecar.wire.http2 import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW
+from weir_sidecar.core.placeholders import BodyWatch
+from weir_sidecar.wire.http2 import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW, ErrorCode, FrameError, HeaderBlock, Piece
 
 MAX_OPEN_BYTES = 1 << 20
 """Of requests that are open at a time; more are refused, and clients try them again (RFC 9113, section 8.7)."""
 _MAX_REFUSED = 4096
+_STREAM_BYTES = 512
+MAX_HELD_BYTES = 262144
+"""Of frames that wait for a delayed request; then no more is read from the client."""
+
+type After = Callable[[float, Callable[[], None]], object]
+"""Calls something after so many seconds; nothing cancels it."""
+
+
+def no_promise(_: Piece) -> bytes | None:
+    """Only servers push (RFC 9113, section 8.4)."""
+    raise FrameError(ErrorCode.PROTOCOL_ERROR, "a client promises a push")
 
 
 class Request(Protocol):
@@ -34,11 +47,14 @@ class Requests[R: Request](Protocol):
     def unreadable(self, number: int, error: RequestError, status: int) -> R:
         """A request that nobody can be asked about; let through only where nothing is governed."""
 
+    def watch(self) -> BodyWatch | None:
+        """What looks for placeholders in a request's body, where there are any."""
+
 
 class Stream:
     """A request that was let in, until both sides are through with it."""
 
-    __slots__ = ("asked", "cost", "held", "held_window", "replied", "request", "ripe", "status")
+    __slots__ = ("asked", "cost", "held", "held_window", "replied", "request", "ripe", "status", "watch")
 
     def __init__(self, request: Request, cost: int, *, asked: bool) -> None:
         """`asked`: the request is all there. `cost`: bytes of memory, about."""
@@ -54,27 +70,33 @@ class Stream:
         self.held_window = 0
         self.ripe = True
         """Its delay is over."""
+        self.watch: BodyWatch | None = None
 
 
 class OpenStreams:
     """The requests that have not ended, by the ids of their streams; bounded by the memory that they take."""
 
-    __slots__ = ("_cost", "_delayed", "_streams", "get")
+    __slots__ = ("_cost", "_delayed", "_streams", "_watch", "get")
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[], BodyWatch | None]) -> None:
+        """`watch` makes what looks at the body of a request."""
+        self._watch = watch
         self._delayed: dict[int, tuple[Request, int]] = {}
         self._streams: dict[int, Stream] = {}
         self._cost = 0
         self.get = self._streams.get
 
-    def has_room(self, cost: int) -> bool:
-        """Whether there may be one more."""
-        return self._cost + cost <= MAX_OPEN_BYTES
+    def has_room(self, framed: HeaderBlock) -> bool:
+        """Whether there may be one more, with this header block."""
+        return self._cost + _memory_of(framed) <= MAX_OPEN_BYTES
 
-    def open(self, number: int, request: Request, cost: int, *, asked: bool) -> Stream:
+    def open(self, number: int, request: Request, framed: HeaderBlock, *, asked: bool) -> Stream:
         """A request begins."""
+        cost = _memory_of(framed)
         stream = self._streams[number] = Stream(request, cost, asked=asked)
         self._cost += cost
+        if not asked:
+            stream.watch = self._watch()
         return stream
 
     def asked(self, number: int, stream: Stream) -> None:
@@ -95,8 +117,9 @@ class OpenStreams:
         self._cost -= stream.cost
         stream.request.finished(stream.status or None, None if stream.replied else error)
 
-    def delay(self, number: int, request: Request, cost: int) -> None:
+    def delay(self, number: int, request: Request, framed: HeaderBlock) -> None:
         """A request will be refused; until then it is neither here nor there."""
+        cost = _memory_of(framed)
         self._delayed[number] = request, cost
         self._cost += cost
 
@@ -231,3 +254,8 @@ class ClientWindow:
         self._window -= size
         self._owed += size
         return True
+
+
+def _memory_of(framed: HeaderBlock) -> int:
+    """Bytes that a request takes, about: what its block says is kept until it ends, as objects."""
+    return _STREAM_BYTES + 2 * len(framed.fragment)

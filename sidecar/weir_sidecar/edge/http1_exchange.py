@@ -1,6 +1,10 @@
 """What the HTTP/1.1 relay keeps of a request on its way, and how it passes bytes on without copying them."""
 
+from weir_sidecar.contract.request import RequestError
 from weir_sidecar.edge.requests import Request
+
+WHY = {431: RequestError.HEAD_TOO_LARGE, 403: RequestError.PLACEHOLDER_MISUSED}
+"""What is wrong with a request, by the status that what is malformed in it has; else MALFORMED_REQUEST."""
 
 
 class Exchange:

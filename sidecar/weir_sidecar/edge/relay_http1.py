@@ -12,7 +12,7 @@ from collections import deque
 
 from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError
 from weir_sidecar.core.http_policy import Edits, RequestFacts, RequestVerdict
-from weir_sidecar.edge.http1_exchange import Exchange, Passage
+from weir_sidecar.edge.http1_exchange import WHY, Exchange, Passage
 from weir_sidecar.edge.relay import Side
 from weir_sidecar.edge.relay_tls import TLSWay
 from weir_sidecar.edge.requests import FlowRequests, Request
@@ -26,7 +26,6 @@ MAX_PENDING = 256
 _LAST_WORD_SECONDS = 2.0
 _MAX_BACKLOG = 65536
 """Bytes of our own answers for a client that does not read them."""
-
 
 GONE = {Side.CLIENT: RequestError.CLIENT_GONE, Side.UPSTREAM: RequestError.UPSTREAM_GONE}
 """What became of a request without its answer, by who ended the connection."""
@@ -162,6 +161,7 @@ class HTTP1Relay:
             exchange.tunnels = fields is None or any(name.lower() == b"upgrade" for name, _ in fields)
         if head.has_body:
             self._body = Body(head.length, chunked=head.chunked)
+            self._body.watch = self._requests.watch()
         else:
             self._asked()
         if len(self._queue) >= MAX_PENDING:
@@ -209,7 +209,7 @@ class HTTP1Relay:
 
     def _malformed(self, error: MalformedError, rest: bytes) -> bytes:
         """What is passed on of `rest`, which begins with what is malformed: nothing, where anything is governed."""
-        why = RequestError.HEAD_TOO_LARGE if error.status == 431 else RequestError.MALFORMED_REQUEST
+        why = WHY.get(error.status, RequestError.MALFORMED_REQUEST)
         if not self._requests.governs:
             if self._asking is None:
                 self._number += 1

@@ -18,6 +18,7 @@ from weir_sidecar.core.http_policy import (
     denied,
     told_path,
 )
+from weir_sidecar.core.placeholders import BodyWatch
 from weir_sidecar.core.verdict import FlowFacts
 from weir_sidecar.edge.context import EdgeContext
 from weir_sidecar.edge.tls_session import Session
@@ -130,6 +131,11 @@ class FlowRequests:
         if not self.governs:
             verdict = RequestVerdict(RequestDecision.ALLOW, error=error)
         return Request(self, number, _UNREAD, verdict)
+
+    def watch(self) -> BodyWatch | None:
+        """What looks for placeholders in a request's body, where there are any."""
+        placeholders = self.context.requests.placeholders
+        return BodyWatch(tuple(text for text, _ in placeholders)) if placeholders else None
 
     @property
     def governs(self) -> bool:

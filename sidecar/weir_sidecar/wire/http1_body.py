@@ -2,6 +2,7 @@
 
 import re
 from enum import Enum, auto
+from typing import Protocol
 
 from weir_sidecar.wire.http1 import MAX_HEAD, MalformedError
 
@@ -20,10 +21,17 @@ class _State(Enum):
     TRAILER = auto()
 
 
+class Watch(Protocol):
+    """What is shown a body's content and trailers, and says what may not be in them."""
+
+    def finds(self, data: bytes, start: int, end: int) -> bool:
+        """Whether it is there, in `data` from `start` to `end` and what came before."""
+
+
 class Body:
     """Walks over one body. `content`: bytes of it that have passed, without what frames chunks. `done`: it has ended."""
 
-    __slots__ = ("_chunked", "_left", "_line", "_state", "_trailers", "content", "done")
+    __slots__ = ("_chunked", "_left", "_line", "_state", "_trailers", "content", "done", "watch")
 
     def __init__(self, length: int | None, *, chunked: bool) -> None:
         """`length` None and not `chunked`: it ends with the connection."""
@@ -33,6 +41,7 @@ class Body:
         self._state = _State.SIZE
         self._trailers = 0
         self.content = 0
+        self.watch: Watch | None = None
         self.done = not chunked and length == 0
 
     @property
@@ -49,6 +58,7 @@ class Body:
             self.content += here
             return len(data)
         taken = min(self._left, here)
+        self._show(data, at, at + taken)
         self._left -= taken
         self.content += taken
         self.done = not self._left
@@ -59,11 +69,14 @@ class Body:
         while at < end and not self.done:
             if self._left:
                 taken = min(self._left, end - at)
+                self._show(data, at, at + taken)
                 self._left -= taken
                 self.content += taken
                 at += taken
                 continue
             newline = data.find(b"\n", at) + 1
+            if self._state is _State.TRAILER:
+                self._show(data, at, newline or end)
             line = self._line + data[at : newline or end]
             at = newline or end
             if len(line) > (MAX_HEAD if self._state is _State.TRAILER else MAX_CHUNK_LINE):
@@ -98,3 +111,7 @@ class Body:
         self._trailers += len(line)
         if found is None or found[1].lower() in _NO_TRAILERS or self._trailers > MAX_HEAD:
             raise MalformedError("a trailer field that is not allowed")
+
+    def _show(self, data: bytes, start: int, end: int) -> None:
+        if self.watch is not None and self.watch.finds(data, start, end):
+            raise MalformedError("a body has what may not be sent", 403)

@@ -424,3 +424,44 @@ def test_where_nothing_is_governed_the_malformed_goes_through_as_it_is():
     data = len(block).to_bytes(3) + b"\1\5\0\0\0\1" + block
     pair.relay.from_client(data)
     assert pair.relay.for_upstream() == data
+
+
+def leaking(size, **send):
+    pair = Pair(sizes=forever(size))
+    pair.requests.placeholders = (b"PLACEHOLDER",)
+    pair.request(1, "/", method="POST", end=False)
+    pair.request(3, "/", method="POST", end=False)
+    return pair
+
+
+@pytest.mark.parametrize("size", [1, 65536])
+@pytest.mark.parametrize("parts", [(b"a PLACEHOLDER",), (b"a PLACE", b"HOLDER b"), (b"PLACEHOLDE", b"R")])
+def test_a_placeholder_in_a_body_never_arrives_whole(size, parts):
+    pair = leaking(size)
+    for part in parts:
+        pair.client.send_data(1, part)
+        pair.run()
+    arrived = b"".join(event.data for event in pair.at_server(h2.events.DataReceived))
+    assert b"PLACEHOLDER" not in arrived
+    assert pair.requests.all[1].ends == [(None, RequestError.PLACEHOLDER_MISUSED)]
+    assert pair.at_client(h2.events.StreamReset, 1) or pair.at_client(h2.events.ConnectionTerminated)
+
+
+def test_other_streams_go_on_where_a_whole_frame_can_be_kept_back():
+    pair = leaking(65536)
+    pair.client.send_data(1, b"PLACEHOLDER")
+    pair.client.send_data(3, b"fine", end_stream=True)
+    pair.run()
+    assert [event.data for event in pair.at_server(h2.events.DataReceived)] == [b"fine"]
+    assert pair.at_server(h2.events.StreamReset, 1)
+    assert not pair.at_client(h2.events.ConnectionTerminated)
+    assert pair.client.outbound_flow_control_window == 65535 - 4
+
+
+def test_a_placeholder_in_trailers_breaks_the_stream():
+    pair = leaking(65536)
+    pair.client.send_headers(1, [("x-sum", "PLACEHOLDER")], end_stream=True)
+    pair.run()
+    assert pair.requests.all[1].ends == [(None, RequestError.PLACEHOLDER_MISUSED)]
+    assert pair.at_server(h2.events.StreamReset, 1)
+    assert not pair.at_server(h2.events.TrailersReceived)

@@ -197,3 +197,30 @@ def test_a_credential_that_cannot_be_had_is_an_error(secret, content):
     assert relay.to_client().startswith(b"HTTP/1.1 502 Bad Gateway")
     unreadable = RequestError.CREDENTIAL_MISSING if content is None else RequestError.CREDENTIAL_UNREADABLE
     assert [one.error for one in relay.records] == [unreadable]
+
+
+def post(body, *fields):
+    return f"POST / HTTP/1.1\r\nHost: a.test\r\n{''.join(f'{one}\r\n' for one in fields)}\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post(b"token=PLACEHOLDER&x=1", "Content-Length: 21"),
+        post(b"6\r\ntoken=\r\n5\r\nPLACE\r\n6;a=b\r\nHOLDER\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+        post(b"1\r\nx\r\n0\r\nX-Sum: PLACEHOLDER\r\n\r\n", "Transfer-Encoding: chunked"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 4, 4096])
+def test_a_placeholder_in_a_body_ends_the_connection_before_the_server_has_it(secret, sent, size):
+    relay = bench(credential(secret, placeholder="PLACEHOLDER"))
+    passed = b"".join(relay.client(sent[at : at + size]) for at in range(0, len(sent), size) if not relay.aborted)
+    assert relay.aborted
+    assert b"PLACEHOLDER" not in passed.replace(b"\r\n6;a=b\r\n", b"")
+    assert [one.error for one in relay.close()] == [RequestError.PLACEHOLDER_MISUSED]
+
+
+def test_a_body_without_it_goes_on_as_it_is(secret):
+    relay = bench(credential(secret, placeholder="PLACEHOLDER"))
+    sent = post(b"PLACEHOLDE", "Content-Length: 10")
+    assert relay.client(sent) == sent
