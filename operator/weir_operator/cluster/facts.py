@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from weir_sidecar.contract.pod import NO_RULES_STATUS
+
 CAPTURED_LABEL = "weir.dev/captured"
 """On captured pods, "true": what watches select by. It claims; the sidecar container in the spec is what counts."""
 INJECT_LABEL = "weir.dev/inject"
@@ -46,6 +48,10 @@ class PodFacts(msgspec.Struct, frozen=True):
     """RFC 3339, in UTC, whole seconds, as API servers write it: text that can be compared."""
     static: bool = False
     """A node makes it from a file of its own; what the API server has is an image of it."""
+    running: bool = False
+    """All its init containers have ended well, or serve."""
+    refused: bool = False
+    """Its init container found no rules, and may not let it start without."""
 
 
 class NamespaceFacts(msgspec.Struct, frozen=True):
@@ -79,7 +85,19 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
         node=spec.get("nodeName"),
         created=metadata.get("creationTimestamp") or "",
         static=STATIC_ANNOTATION in (metadata.get("annotations") or {}),
+        running=(pod.get("status") or {}).get("phase") == "Running",
+        refused=_is_refused(pod.get("status") or {}),
     )
+
+
+def _is_refused(status: Mapping[str, Any]) -> bool:
+    """Whether our init container last ended as one that found no rules. While it tries again, its last end counts."""
+    for container in status.get("initContainerStatuses") or ():
+        if container["name"] == INIT:
+            states = (container.get("state") or {}, container.get("lastState") or {})
+            ended = [state["terminated"] for state in states if state.get("terminated")]
+            return bool(ended) and ended[0].get("exitCode") == NO_RULES_STATUS
+    return False
 
 
 def is_windows(spec: Mapping[str, Any]) -> bool:

@@ -16,7 +16,9 @@ from weir_operator.operate.health import serving
 from weir_operator.operate.keeper import Keeper, Names
 from weir_operator.operate.metrics import Metrics
 from weir_operator.operate.observed import Observed
+from weir_operator.operate.pods import MissedReason
 from weir_operator.operate.reconcile import Reconciler
+from weir_operator.operate.repair import Choice, Mode
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="how long a new CA is announced before it signs, and an old one trusted after (24h)",
     )
+    parser.add_argument(
+        "--cni-repair",
+        type=Mode,
+        choices=list(Mode),
+        default=Mode.NONE,
+        help="what is done about pods without rules; InPlace: by the agents of nodes (%(default)s)",
+    )
+    parser.add_argument(
+        "--webhook-repair",
+        type=Mode,
+        choices=[Mode.NONE, Mode.LABEL, Mode.DELETE],
+        default=Mode.NONE,
+        help="what is done about pods that the webhook was not asked about (%(default)s)",
+    )
+    parser.add_argument("--evict-bare-pods", action="store_true", help="evict also pods that nothing makes anew")
+    parser.add_argument("--evictions-per-minute", type=int, default=10, help="at most so many (%(default)s)")
     parser.add_argument("--deployment", default="weir-operator", help="owner of the Secrets (%(default)s)")
     parser.add_argument("--health-port", type=int, default=8080, help="/healthz, /readyz, /metrics (%(default)s)")
     parser.add_argument("--kubeconfig", help="outside of a cluster: how to reach one")
@@ -75,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 async def _operate(args: argparse.Namespace, access: Access) -> None:
     metrics = Metrics()
     async with Client(access) as client, serving(metrics, args.health_port):
-        reconciler = Reconciler(client, _now, metrics)
+        reconciler = Reconciler(client, _now, metrics, _choice(args))
         observed = Observed(
             client, access, args.namespace, args.excluded_namespaces | {args.namespace}, reconciler.touch
         )
@@ -88,6 +106,11 @@ async def _operate(args: argparse.Namespace, access: Access) -> None:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, _cancel, running)
+
+
+def _choice(args: argparse.Namespace) -> Choice:
+    modes = {MissedReason.PLUGIN_MISSED: args.cni_repair, MissedReason.WEBHOOK_MISSED: args.webhook_repair}
+    return Choice(modes, bare_pods=args.evict_bare_pods, per_minute=args.evictions_per_minute)
 
 
 def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -2,12 +2,24 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 
 from weir_operator.cluster.policies import PolicyKey
 from weir_operator.operate.pods import MissedReason, Tally, missed_by_reason
 from weir_operator.operate.statuses import Status
 from weir_operator.operate.world import EXCEPTION, World
 from weir_sidecar.contract.trust import State
+
+
+class Repair(StrEnum):
+    """What became of a pod that slipped through."""
+
+    CAPTURED = "captured"
+    EVICTED = "evicted"
+    BLOCKED = "blocked"
+    LABELLED = "labelled"
+    UNLABELLED = "unlabelled"
+
 
 type Sample = tuple[dict[str, str], float]
 
@@ -26,6 +38,7 @@ class Metrics:
         self._exceptions: Counter[str] = Counter()
         self._expiries: Mapping[str, float] = {}
         self.certificate_errors = 0
+        self.repairs: dict[Repair, int] = dict.fromkeys(Repair, 0)
 
     def reconciled(self, seconds: float, failed: int) -> None:
         """A run took so long, and so many of its writes failed."""
@@ -74,6 +87,8 @@ class Metrics:
         yield "weir_pods_captured", "gauge", "Pods with a sidecar.", [({}, self._captured)]
         missed: list[Sample] = [({"reason": reason.value}, count) for reason, count in self._missed.items()]
         yield "weir_pods_missed", "gauge", "Pods that a policy selects and that are not captured, by reason.", missed
+        repairs: list[Sample] = [({"result": result.value}, count) for result, count in self.repairs.items()]
+        yield "weir_pod_repairs_total", "counter", "What became of pods that slipped through, by result.", repairs
         policies: list[Sample] = [
             ({"kind": kind, "condition": condition, "status": status}, count)
             for (kind, condition, status), count in sorted(self._policies.items())

@@ -16,7 +16,7 @@ from weir_operator.kube.reflector import Reflector, plain
 from weir_operator.models import GROUP, PLURALS
 from weir_operator.operate.store import Store
 from weir_operator.operate.watch import Watcher
-from weir_operator.operate.world import EXCEPTION, Object, World, summed
+from weir_operator.operate.world import EXCEPTION, Object, World, told
 
 _log = logging.getLogger(__name__)
 
@@ -82,13 +82,15 @@ class Observed:
         own = [obj for key, obj in objects.items() if key.kind != EXCEPTION]
         if [id(obj) for obj in own] != [id(obj) for obj in self._read]:
             self._policies, self._read = self._policies.followed_by(own), own
+        sidecars = told(self._summaries.objects.values())
         return World(
             policies=self._policies,
             objects=objects,
             namespaces={one.name: one for one in self._namespaces.objects.values()},
             pods=tuple(self._pods.objects.values()),
-            current=summed(self._summaries.objects.values()),
+            current=sidecars.current,
             excluded=self._excluded,
+            uncaptured=sidecars.uncaptured,
         )
 
     async def _relist(self) -> None:

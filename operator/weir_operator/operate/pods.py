@@ -20,6 +20,8 @@ class MissedReason(StrEnum):
     OPTED_OUT = "OptedOut"
     CREATED_BEFORE = "CreatedBefore"
     WEBHOOK_MISSED = "WebhookMissed"
+    PLUGIN_MISSED = "PluginMissed"
+    """It has a sidecar, and no rules: the CNI plugin was away when it started, or they were taken away since."""
 
 
 class Missed(msgspec.Struct, frozen=True, order=True):
@@ -45,7 +47,7 @@ def tally(world: World) -> dict[PolicyKey, Tally]:
     captured: Counter[PolicyKey] = Counter()
     missed: defaultdict[PolicyKey, list[Missed]] = defaultdict(list)
     for keys, pod in _selected(world, since):
-        if pod.captured:
+        if pod.captured and not without_rules(world, pod):
             captured.update(keys)
             continue
         cluster = any(key.cluster for key in keys)
@@ -59,6 +61,8 @@ def why(pod: PodFacts, since: str, *, cluster: bool) -> MissedReason:
 
     `cluster`: some cluster policy selects it, so its own word to be left alone does not count.
     """
+    if pod.captured:
+        return MissedReason.PLUGIN_MISSED
     if pod.windows:
         return MissedReason.WINDOWS
     if pod.static:
@@ -69,6 +73,11 @@ def why(pod: PodFacts, since: str, *, cluster: bool) -> MissedReason:
         return MissedReason.OPTED_OUT
     # Times are whole seconds: a pod made in the very second of the policy was most likely made before it.
     return MissedReason.CREATED_BEFORE if pod.created <= since else MissedReason.WEBHOOK_MISSED
+
+
+def without_rules(world: World, pod: PodFacts) -> bool:
+    """Whether a pod with a sidecar says that it has no rules: its sidecar does, or its init container ended for it."""
+    return pod.refused or pod.uid in world.uncaptured
 
 
 def missed_by_reason(tallies: Iterable[Tally]) -> dict[MissedReason, int]:

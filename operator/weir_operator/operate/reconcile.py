@@ -13,6 +13,8 @@ from weir_operator.operate.expiry import deletable
 from weir_operator.operate.metrics import Metrics
 from weir_operator.operate.observed import Observed
 from weir_operator.operate.pods import tally
+from weir_operator.operate.repair import Choice
+from weir_operator.operate.repairer import Repairer
 from weir_operator.operate.statuses import Status, differs, statuses
 from weir_operator.operate.world import EXCEPTION, Object, World, path_of
 
@@ -33,13 +35,14 @@ _NO_LONGER_THAT = frozenset({Reason.NOT_FOUND, Reason.CONFLICT})
 class Reconciler:
     """Call `touch` at each change; `run` does the rest."""
 
-    def __init__(self, client: Client, clock: Callable[[], datetime], metrics: Metrics) -> None:
+    def __init__(self, client: Client, clock: Callable[[], datetime], metrics: Metrics, choice: Choice) -> None:
         self._client = client
         self._clock = clock
         self._metrics = metrics
         self._changed = asyncio.Event()
         self._writers = asyncio.Semaphore(_WRITERS)
         self._written: dict[PolicyKey, tuple[Status, object]] = {}
+        self._repairer = Repairer(client, choice, clock, metrics, self.touch)
 
     def touch(self) -> None:
         """Something has changed."""
@@ -83,7 +86,7 @@ class Reconciler:
             for key, status in wanted.items()
             if key not in over and self._due(world, key, status)
         ]
-        return sum(await asyncio.gather(*writes))
+        return sum(await asyncio.gather(*writes)) + await self._repairer.run(world, tallies)
 
     def _due(self, world: World, key: PolicyKey, status: Status) -> bool:
         """Whether a status is to be written: it is not what it ought to be, and was not just written so.

@@ -20,6 +20,7 @@ TRUST_KINDS = ("TrustPolicy", "ClusterTrustPolicy")
 class World(msgspec.Struct, frozen=True):
     """The cluster at one moment. `current`: how many sidecars of each policy said that they run what it now comes to.
 
+    `uncaptured`: the UIDs of pods whose sidecars said that they find no rules.
     Pods in `excluded` namespaces are never offered to the webhook: they count nowhere.
     """
 
@@ -31,6 +32,7 @@ class World(msgspec.Struct, frozen=True):
     current: Mapping[str, int]
     """By `str(PolicyKey)`."""
     excluded: frozenset[str]
+    uncaptured: frozenset[str] = frozenset()
 
 
 def key_of(obj: Object) -> PolicyKey:
@@ -65,20 +67,29 @@ def changed_at(obj: Object) -> str:
     return max(made, *written) if written else made
 
 
-def summed(summaries: Iterable[Object]) -> dict[str, int]:
-    """How many sidecars are current, by policy, of the summaries that the serving replicas keep in ConfigMaps.
+class Told(msgspec.Struct, frozen=True):
+    """What the serving replicas told of the sidecars that are connected to them."""
+
+    current: Mapping[str, int]
+    uncaptured: frozenset[str]
+
+
+def told(summaries: Iterable[Object]) -> Told:
+    """All of the summaries that the serving replicas keep in ConfigMaps.
 
     A summary that cannot be read counts as none: its replica writes it anew.
     """
-    total: dict[str, int] = {}
+    current: dict[str, int] = {}
+    uncaptured: set[str] = set()
     for summary in summaries:
         try:
-            told = msgspec.json.decode((summary.get("data") or {}).get("summary", "{}"), type=_Summary)
+            one = msgspec.json.decode((summary.get("data") or {}).get("summary", "{}"), type=_Summary)
         except msgspec.MsgspecError:
             continue
-        for key, count in told.policies.items():
-            total[key] = total.get(key, 0) + count.current
-    return total
+        for key, count in one.policies.items():
+            current[key] = current.get(key, 0) + count.current
+        uncaptured.update(one.uncaptured)
+    return Told(current, frozenset(uncaptured))
 
 
 class _Count(msgspec.Struct, frozen=True):
@@ -88,3 +99,4 @@ class _Count(msgspec.Struct, frozen=True):
 
 class _Summary(msgspec.Struct, frozen=True):
     policies: dict[str, _Count] = {}
+    uncaptured: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from weir_operator.serving.knowledge import CapturedPod, Knowledge
 from weir_operator.serving.log import facts
 from weir_operator.serving.tokens import Refusal
 from weir_sidecar.contract.config import IDRange
-from weir_sidecar.contract.stream import MAX_LINE, Applied, Down, Hello, NewConfig
+from weir_sidecar.contract.stream import MAX_LINE, Applied, Down, Health, Hello, NewConfig
 
 SETTLE_SECONDS = 0.05
 """Exceptions of a namespace are told this long after the first of several changes."""
@@ -43,6 +43,8 @@ class Session:
         self.runs = hello.revision
         self.loaded = hello.kernel_revision
         """The revision whose kernel rules it has, or whose rules do not differ from these."""
+        self.captured = hello.captured
+        """Whether it found rules in its pod."""
         self.ended: Refusal | None = None
         self.offered: tuple[str, int] | None = None
         """Revision and edition of the config that it has, or that waits for it."""
@@ -54,7 +56,7 @@ class Session:
     @property
     def current(self) -> bool:
         """Whether it runs what the policies now come to, the kernel's rules included."""
-        return self.runs == self.loaded == self.plan.config.revision
+        return self.captured and self.runs == self.loaded == self.plan.config.revision
 
     def offer_config(self, line: bytes) -> None:
         """Tell it a config, instead of one that waits."""
@@ -145,6 +147,12 @@ class Sessions:
             if not applied.after_restart:
                 session.loaded = applied.revision
         self._changed()
+
+    def health(self, session: Session, health: Health) -> None:
+        """A sidecar told how it is."""
+        if session.captured != health.captured:
+            session.captured = health.captured
+            self._changed()
 
     def plans_changed(self) -> None:
         """Any session's plan may be another."""

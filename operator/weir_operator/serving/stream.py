@@ -143,7 +143,9 @@ class StreamServer:
                 self._sessions.applied(session, message)
             case Trust(entries=entries):
                 self._writer.report(session.pod, entries)
-            case Hello() | Health():
+            case Health():
+                self._sessions.health(session, message)
+            case Hello():
                 pass  # that it said something is what counts
 
     async def _talk(self, session: Session, token: str, response: web.StreamResponse) -> None:

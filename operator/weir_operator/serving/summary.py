@@ -19,8 +19,17 @@ _MANAGER = {"fieldManager": "weir-serving", "force": "true"}
 
 _log = logging.getLogger(__name__)
 
-type Summary = dict[str, dict[str, int]]
-"""By policy: how many of the connected sidecars it is for, and how many of those run what it now comes to."""
+MOST_UNCAPTURED = 1000
+"""So that a ConfigMap holds them. They are told again as the first ones are repaired."""
+
+
+class Summary(msgspec.Struct):
+    """What is told of the connected sidecars."""
+
+    policies: dict[str, dict[str, int]] = {}
+    """How many of them each policy is for (`connected`), and how many of those run what it now comes to (`current`)."""
+    uncaptured: tuple[str, ...] = ()
+    """The UIDs of pods whose sidecars find no rules."""
 
 
 class Replica(msgspec.Struct, frozen=True):
@@ -32,17 +41,20 @@ class Replica(msgspec.Struct, frozen=True):
 
 
 def summarise(sessions: Iterable[Session]) -> Summary:
-    """Count the sessions by policy."""
-    policies: Summary = {}
+    """Count the sessions by policy, and list those without rules."""
+    policies: dict[str, dict[str, int]] = {}
+    uncaptured = []
     for session in sessions:
+        if not session.captured:
+            uncaptured.append(session.pod.uid)
         for key in (*session.plan.policies, *session.plan.trust):
             counts = policies.setdefault(str(key), {"connected": 0, "current": 0})
             counts["connected"] += 1
             counts["current"] += session.current
-    return policies
+    return Summary(policies, tuple(sorted(uncaptured)[:MOST_UNCAPTURED]))
 
 
-def config_map(replica: Replica, policies: Summary) -> dict[str, Any]:
+def config_map(replica: Replica, summary: Summary) -> dict[str, Any]:
     """The ConfigMap, which goes when its pod goes."""
     owner = {"apiVersion": "v1", "kind": "Pod", "name": replica.pod, "uid": replica.uid}
     return {
@@ -54,7 +66,7 @@ def config_map(replica: Replica, policies: Summary) -> dict[str, Any]:
             "labels": {LABEL: "true"},
             "ownerReferences": [owner],
         },
-        "data": {"summary": msgspec.json.encode({"policies": policies}, order="sorted").decode()},
+        "data": {"summary": msgspec.json.encode(summary, order="sorted").decode()},
     }
 
 

@@ -49,6 +49,26 @@ def test_finished_pods(facts, finished):
     assert facts.finished is finished
 
 
+NO_RULES, DONE = {"terminated": {"exitCode": 3}}, {"terminated": {"exitCode": 0}}
+
+
+@pytest.mark.parametrize(
+    ("state", "last", "refused"),
+    [
+        (NO_RULES, {}, True),  # restartPolicy Never: there is no state before
+        ({"waiting": {"reason": "CrashLoopBackOff"}}, NO_RULES, True),
+        ({"running": {}}, NO_RULES, True),
+        (DONE, NO_RULES, False),
+        ({"running": {}}, {}, False),
+        ({"terminated": {"exitCode": 1}}, NO_RULES, False),
+    ],
+)
+def test_an_init_container_that_found_no_rules_says_so_by_its_exit_status(state, last, refused):
+    statuses = [{"name": "other", "state": NO_RULES}, {"name": "weir-init", "state": state, "lastState": last}]
+    assert pod(status={"initContainerStatuses": statuses}).refused is refused
+    assert not pod(status={"initContainerStatuses": statuses[:1]}).refused
+
+
 def test_what_keeps_a_pod_from_being_captured():
     assert pod(spec={"hostNetwork": True}).host_network
     assert pod(spec={"os": {"name": "windows"}}).windows

@@ -4,6 +4,7 @@ from datetime import timedelta
 import pytest
 
 from weir_operator.operate.main import Certificates, add_arguments, run
+from weir_operator.operate.repair import Mode
 
 
 def parse(*arguments):
@@ -18,6 +19,7 @@ def test_defaults_are_those_of_the_chart():
     assert (args.ca_secret, args.serving_secret, args.deployment) == ("weir-ca", "weir-serving", "weir-operator")
     assert args.ca_overlap == timedelta(days=1)
     assert args.excluded_namespaces == {"kube-system"}
+    assert (args.cni_repair, args.webhook_repair, args.evict_bare_pods) == (Mode.NONE, Mode.NONE, False)
 
 
 def test_values():

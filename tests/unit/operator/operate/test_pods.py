@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from samples.worlds import EARLY, LATE, MIDDLE, cluster_policy, pod, policy, world
@@ -64,6 +65,13 @@ def test_where_a_cluster_policy_selects_it_a_pods_wish_to_be_left_alone_does_not
     own, whole = policy(), cluster_policy()
     found = tally(world(own, whole, pods=[one]))
     assert found[key_of(own)].missed[0].reason is MissedReason.WEBHOOK_MISSED
+
+
+def test_a_pod_with_a_sidecar_and_no_rules_is_missed():
+    pods = [pod("fine", captured=True), pod("open", captured=True), pod("closed", captured=True, refused=True)]
+    found = tally(msgspec.structs.replace(world(policy(), pods=pods), uncaptured=frozenset({"uid-open"})))
+    missed = (Missed("shop", name, MissedReason.PLUGIN_MISSED) for name in ("closed", "open"))
+    assert found[key_of(policy())] == Tally(3, 1, tuple(missed))
 
 
 def test_by_reason_each_pod_counts_once():

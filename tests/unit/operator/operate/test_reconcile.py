@@ -9,6 +9,7 @@ from samples.worlds import exception, policy, world
 from weir_operator.kube.errors import ApiError, Reason
 from weir_operator.operate.metrics import Metrics
 from weir_operator.operate.reconcile import Reconciler
+from weir_operator.operate.repair import Choice
 from weir_operator.operate.store import Store
 from weir_operator.operate.world import World, key_of
 
@@ -56,7 +57,7 @@ class Observed:
 class Lab:
     def __init__(self, *objects):
         self.server, self.observed, self.metrics = Server(*objects), Observed(*objects), Metrics()
-        self.reconciler = Reconciler(self.server, lambda: NOW, self.metrics)
+        self.reconciler = Reconciler(self.server, lambda: NOW, self.metrics, Choice({}))
 
     def run(self):
         """One run; what it asked for, and how many writes failed."""

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from samples.worlds import LATE, MIDDLE, cluster_policy, exception, policy
-from weir_operator.operate.world import changed_at, key_of, path_of, summed
+from weir_operator.operate.world import changed_at, key_of, path_of, told
 
 
 def summary(**counts):
@@ -17,12 +17,18 @@ def test_where_objects_are():
 
 
 def test_summaries_of_all_replicas_are_added_up():
-    assert summed([summary(a=1, b=2), summary(b=3)]) == {"a": 1, "b": 5}
+    assert told([summary(a=1, b=2), summary(b=3)]).current == {"a": 1, "b": 5}
+
+
+def test_pods_without_rules_are_those_of_all_replicas():
+    # A replica of before does not tell of any.
+    some = [{"data": {"summary": json.dumps({"uncaptured": uids})}} for uids in (["x", "y"], ["y", "z"])]
+    assert told([summary(a=1), *some]).uncaptured == {"x", "y", "z"}
 
 
 @pytest.mark.parametrize("data", [{}, {"data": None}, {"data": {"summary": "nonsense"}}, {"data": {"summary": "[]"}}])
 def test_a_summary_that_cannot_be_read_counts_as_none(data):
-    assert summed([data, summary(a=1)]) == {"a": 1}
+    assert told([data, summary(a=1)]).current == {"a": 1}
 
 
 def entry(time, **more):

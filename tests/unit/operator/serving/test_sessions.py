@@ -13,10 +13,10 @@ from weir_operator.serving.certificate import ServingCertificate
 from weir_operator.serving.exceptions import ExceptionFacts, Subject
 from weir_operator.serving.knowledge import CapturedPod, Exceptions
 from weir_operator.serving.sessions import Sessions
-from weir_operator.serving.summary import Replica, config_map, summarise
+from weir_operator.serving.summary import Replica, Summary, config_map, summarise
 from weir_operator.serving.tokens import Refusal
 from weir_sidecar.contract.config import Action, IDRange, Stream
-from weir_sidecar.contract.stream import Applied, Down, Hello, NewConfig
+from weir_sidecar.contract.stream import Applied, Down, Health, Hello, NewConfig
 
 NOW = 1_800_000_000.0
 WEB = Workload("Deployment", "web")
@@ -251,7 +251,7 @@ class TestEnds:
 
 class TestSummary:
     def counted(self, stage):
-        return summarise(stage.sessions.all())["InterceptionPolicy/shop/web"]
+        return summarise(stage.sessions.all()).policies["InterceptionPolicy/shop/web"]
 
     @staged
     async def test_who_runs_what_it_should_is_current(self, stage):
@@ -273,13 +273,25 @@ class TestSummary:
         asyncio.run(main())
 
     @staged
+    async def test_who_finds_no_rules_is_listed_and_not_current_until_it_finds_them(self, stage):
+        session = stage.open()
+        stage.sessions.applied(session, Applied(stage.revision))
+        for captured in (False, True):
+            before = stage.changes
+            stage.sessions.health(session, Health(0, {}, 0, 0, captured=captured))
+            stage.sessions.health(session, Health(0, {}, 0, 0, captured=captured))
+            assert stage.changes == before + 1
+            assert summarise(stage.sessions.all()).uncaptured == (() if captured else (session.pod.uid,))
+            assert self.counted(stage)["current"] == captured
+
+    @staged
     async def test_who_is_gone_is_not_counted(self, stage):
         stage.sessions.close(stage.open())
-        assert summarise(stage.sessions.all()) == {}
+        assert summarise(stage.sessions.all()) == Summary()
         assert stage.changes >= 2
 
     def test_the_config_map_is_its_pods(self):
-        made = config_map(Replica("weir-system", "weir-serving-x", "u"), {})
+        made = config_map(Replica("weir-system", "weir-serving-x", "u"), Summary())
         assert made["metadata"]["name"] == "weir-stream-weir-serving-x"
         assert made["metadata"]["ownerReferences"][0]["uid"] == "u"
         assert made["metadata"]["labels"] == {"weir.dev/stream-summary": "true"}
