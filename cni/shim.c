@@ -1,8 +1,8 @@
 /*
  * weir-cni: a chained CNI plugin that asks the node agent (CNI specification 1.1, "CNI operations").
  *
- * It forwards the CNI_* environment and standard input over the agent's Unix socket, and prints the agent's answer with
- * the agent's exit status. It decides nothing but what happens when the agent is not there:
+ * It forwards the CNI_* environment and standard input over the agent's Unix socket, with the time at which it was started,
+ * and prints the agent's answer with the agent's exit status. It decides nothing but what happens when the agent is not there:
  *
  *   ADD, CHECK, GC  fail with code 11, "try again later": the pod waits, and does not start unguarded.
  *   STATUS          fails with code 50, "the plugin is not available".
@@ -14,7 +14,8 @@
  * what is sent and one for what comes back.
  *
  * On the wire, lengths in network byte order:
- *   to the agent    u32 length, "CNI_X=value" entries, each with a NUL; u32 length, standard input
+ *   to the agent    u32 length, "CNI_X=value" and "WEIR_BEGAN=nanoseconds of the monotonic clock", each with a NUL;
+ *                   u32 length, standard input
  *   from the agent  u32 exit status, u32 length, what to print
  */
 
@@ -28,6 +29,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef WEIR_SOCKET
@@ -144,10 +146,12 @@ static uint32_t get_length(const char *at)
 	return ntohl(wire);
 }
 
-/* Writes the CNI_* variables behind their length; where the next part begins, or 0 if there is no room for them. */
+/* Writes when we began and the CNI_* variables behind their length; where the next part begins, or 0 if there is no room. */
 static size_t put_environment(void)
 {
-	size_t length = 0;
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	size_t length = (size_t)sprintf(request + 4, "WEIR_BEGAN=%lld%09ld", (long long)now.tv_sec, now.tv_nsec) + 1;
 	for (char **entry = environ; *entry != NULL; entry++) {
 		size_t size = strlen(*entry) + 1;
 		if (strncmp(*entry, "CNI_", 4) != 0)

@@ -1,7 +1,7 @@
 """The agent's loop: it accepts, forks, and reaps. It reads nothing that anybody sent but its own children's notes.
 
-One thread and no event loop that a child could disturb. Children are bounded in number and in time; each pod has one at most
-for its sidecar, so that none can keep the others waiting.
+One thread and no event loop that a child could disturb. What serves others than sidecars runs in children that stay, and are
+started anew when they end. For its sidecar each pod has one child at most, so that none can keep the others waiting.
 """
 
 import errno
@@ -9,9 +9,11 @@ import os
 import selectors
 import signal
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
@@ -20,9 +22,11 @@ from weir_sidecar.node import handing, namespaces
 from weir_sidecar.node.records import Records
 
 _CHILD_SECONDS = 90
-"""After which a child is killed: more than nft and the API server may take."""
+"""After which a child is killed, unless it is to stay."""
 _BACKLOG = 1024
 _LOOK_SECONDS = 1.0
+_GRACE_SECONDS = 5.0
+"""For what children are at when the agent ends."""
 _NOTE_BYTES = 4096
 
 
@@ -48,35 +52,37 @@ class _Pod(msgspec.Struct, frozen=True):
 
 
 class _Child(msgspec.Struct, frozen=True):
-    """A child that runs; `pod` is whose, None: the plugin's."""
+    """A child that runs."""
 
     pid: int
     descriptor: int
-    pod: str | None
+    ended: Callable[[], None]
 
 
 class Tasks(msgspec.Struct, frozen=True):
     """What the agent does besides."""
 
-    plugin: "Callable[[socket.socket, Agent], None]"
-    """Answers the plugin, in a child."""
-    look: Callable[[], None]
-    """Called each second at least, and whenever something happens."""
+    services: "tuple[Callable[[Agent], None], ...]"
+    """Each runs in a child of its own, until the agent's `lifeline` is readable; it is started anew when it ends."""
+    look: Callable[[int], None]
+    """Called each second at least, and whenever something happens, with the number of pods."""
     say: Callable[[str], None]
 
 
 class Agent:
-    """Serves the plugin on `listener`, `at_once` requests at a time, and the sidecars of the pods in `records`."""
+    """Serves the sidecars of the pods in `records`."""
 
-    def __init__(self, listener: socket.socket, records: Records, tasks: Tasks, at_once: int) -> None:
-        self._listener = listener
+    def __init__(self, records: Records, tasks: Tasks) -> None:
         self._records = records
         self._tasks = tasks
-        self._at_once = at_once
         self._selector = selectors.DefaultSelector()
         self._inbox, self._outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self.lifeline, self._life = socket.socketpair()
+        """What services look at: it is readable, at its end, when the agent has ended."""
         self._pods: dict[str, _Pod] = {}
         self._children: dict[int, _Child] = {}
+        self._missing = list(tasks.services)
+        self._start_at = 0.0
         self._running = True
 
     def run(self) -> None:
@@ -88,30 +94,63 @@ class Agent:
         self._selector.register(wake, selectors.EVENT_READ, lambda: wake.recv(64))
         self._selector.register(self._inbox, selectors.EVENT_READ, self._hear)
         for container_id in list(self._records.all()):
-            self._fork(None, lambda one=container_id: self._resume(one))  # type: ignore[misc]
-        self._selector.register(self._listener, selectors.EVENT_READ, self._asked)
+            self._fork(container_id, partial(self._resume, container_id), _nothing)
         while self._running:
+            self._start_services()
             for key, _ in self._selector.select(_LOOK_SECONDS):
                 key.data()
-            self._tasks.look()
+            self._tasks.look(len(self._pods))
+        self._finish()
 
     def _stop(self, *_: object) -> None:
         self._running = False
 
-    # -- for the plugin's children ----------------------------------------------------------------------------------------
+    def _start_services(self) -> None:
+        """Those that do not run; once a second, should one not be able to."""
+        now = time.monotonic()
+        if now < self._start_at:
+            return
+        self._start_at = now + _LOOK_SECONDS
+        missing, self._missing = self._missing, []
+        for service in missing:
+            self._fork("service", partial(self._serve, service), partial(self._missing.append, service))
 
-    def listen_for(self, container_id: str) -> None:
-        """Open the hand-over socket of a pod, in whose network namespace this child is. Raises OSError."""
+    def _serve(self, service: "Callable[[Agent], None]") -> None:
+        """In a child that stays: what it kept of the pods would outlive them."""
+        signal.alarm(0)
+        for pod in self._pods.values():
+            pod.close()
+        service(self)
+
+    def _finish(self) -> None:
+        """Let children end what they are at."""
+        self._life.close()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while self._children and (left := deadline - time.monotonic()) > 0:
+            for key, _ in self._selector.select(left):
+                key.data()
+        for child in self._children.values():
+            os.kill(child.pid, signal.SIGKILL)
+
+    # -- for services -----------------------------------------------------------------------------------------------------
+
+    def listen_for(self, container_id: str, *, again: bool) -> None:
+        """Open the hand-over socket of a pod, in whose network namespace this child is. Raises OSError.
+
+        `again`: the agent may have it.
+        """
         try:
             listener = handing.listen()
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and container_id in self._pods:
+            if again and error.errno == errno.EADDRINUSE:
                 return
             raise
         # Not the descriptor that the runtime's path led to: it would keep the runtime from unmounting that.
         netns = namespaces.current_network()
         message = msgspec.json.encode(Note(container_id, listening=True))
-        socket.send_fds(self._outbox, [message], [listener.fileno(), netns])
+        with listener:
+            socket.send_fds(self._outbox, [message], [listener.fileno(), netns])
+        os.close(netns)
 
     def forget(self, container_id: str) -> None:
         """That pod ends."""
@@ -119,11 +158,12 @@ class Agent:
 
     # -- children ---------------------------------------------------------------------------------------------------------
 
-    def _fork(self, pod: str | None, work: Callable[[], None]) -> None:
+    def _fork(self, name: str, work: Callable[[], None], ended: Callable[[], None]) -> None:
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
+                self._life.close()
                 signal.set_wakeup_fd(-1)
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_DFL)
@@ -131,12 +171,12 @@ class Agent:
                 work()
                 status = 0
             except (OSError, CaptureError) as error:
-                self._tasks.say(f"{'plugin' if pod is None else pod}: {error}")
+                self._tasks.say(f"{name}: {error}")
             except Exception:  # noqa: BLE001 - nobody is above; whoever asked finds the connection closed
                 traceback.print_exc()
             finally:
                 os._exit(status)
-        child = _Child(pid, os.pidfd_open(pid), pod)
+        child = _Child(pid, os.pidfd_open(pid), ended)
         self._children[pid] = child
         self._selector.register(child.descriptor, selectors.EVENT_READ, lambda: self._ended(child))
 
@@ -145,25 +185,7 @@ class Agent:
         os.close(child.descriptor)
         os.waitpid(child.pid, 0)
         del self._children[child.pid]
-        if child.pod is None:
-            self._resume_listening(self._listener, self._asked)
-        elif pod := self._pods.get(child.pod):
-            self._resume_listening(pod.listener, lambda: self._wanted(pod))
-
-    def _resume_listening(self, listener: socket.socket, ready: Callable[[], None]) -> None:
-        with suppress(KeyError):  # it was listened to all the time
-            self._selector.unregister(listener)
-        self._selector.register(listener, selectors.EVENT_READ, ready)
-
-    # -- the plugin -------------------------------------------------------------------------------------------------------
-
-    def _asked(self) -> None:
-        if sum(child.pod is None for child in self._children.values()) >= self._at_once:
-            self._selector.unregister(self._listener)  # until a child ends
-            return
-        connection, _ = self._listener.accept()
-        with connection:
-            self._fork(None, lambda: self._tasks.plugin(connection, self))
+        child.ended()
 
     # -- sidecars ---------------------------------------------------------------------------------------------------------
 
@@ -178,7 +200,7 @@ class Agent:
             self._records.remove(container_id)
             return
         namespaces.enter_network(netns)
-        self.listen_for(container_id)
+        self.listen_for(container_id, again=False)
 
     def _hear(self) -> None:
         data, descriptors, _, _ = socket.recv_fds(self._inbox, _NOTE_BYTES, 2)
@@ -211,12 +233,28 @@ class Agent:
             if record is None:
                 return
             self._selector.unregister(pod.listener)  # until this child ends
-            self._fork(pod.container_id, lambda: handing.serve(connection, pod.netns, record.config))
+            self._fork(
+                pod.container_id,
+                lambda: handing.serve(connection, pod.netns, record.config),
+                lambda: self._listen_again(pod.container_id),
+            )
+
+    def _listen_again(self, container_id: str) -> None:
+        pod = self._pods.get(container_id)
+        if pod is None:
+            return
+        with suppress(KeyError):  # it has been added anew meanwhile, and is listened to
+            self._selector.unregister(pod.listener)
+        self._selector.register(pod.listener, selectors.EVENT_READ, lambda: self._wanted(pod))
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""
 
 
 def open_listener(path: str) -> socket.socket:
     """The plugin's socket, for root alone, in place of one that an agent before us left."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     with suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108
     old = os.umask(0o177)

@@ -75,6 +75,8 @@ class Request(msgspec.Struct, frozen=True):
     sandbox: Sandbox | None
     """None: not a pod of Kubernetes."""
     configuration: Configuration
+    began: float | None = None
+    """When the plugin was started, in seconds of this node's monotonic clock, if it said so."""
 
 
 def version_of(stdin: bytes) -> str:
@@ -86,7 +88,7 @@ def version_of(stdin: bytes) -> str:
 
 
 def read_request(environment: bytes, stdin: bytes) -> Request:
-    """A request as the plugin forwards it: NUL-ended CNI_ variables, and standard input. Raises `CNIError`."""
+    """A request as the plugin forwards it: NUL-ended variables, and standard input. Raises `CNIError`."""
     values = _variables(environment)
     try:
         command = Command(values.get("CNI_COMMAND", ""))
@@ -110,6 +112,7 @@ def read_request(environment: bytes, stdin: bytes) -> Request:
         netns=values.get("CNI_NETNS", ""),
         sandbox=_sandbox(values.get("CNI_ARGS", "")),
         configuration=configuration,
+        began=_seconds(values.get("WEIR_BEGAN", "")),
     )
     _require(request)
     return request
@@ -137,6 +140,10 @@ def _is_name(text: str) -> bool:
     """Whether it can be a file's name too."""
     allowed = text.isascii() and text.replace("_", "").replace("-", "").replace(".", "").isalnum()
     return allowed and text[0].isalnum() and len(text) <= 128
+
+
+def _seconds(nanoseconds: str) -> float | None:
+    return int(nanoseconds) / 1e9 if nanoseconds.isascii() and nanoseconds.isdigit() else None
 
 
 def _variables(environment: bytes) -> dict[str, str]:

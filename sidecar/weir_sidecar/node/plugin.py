@@ -1,10 +1,11 @@
-"""What the CNI plugin is answered. Each request runs in a process of its own, which may enter the pod's namespace.
+"""What the CNI plugin is answered. A request may enter the pod's network namespace; who called sees to it that it leaves.
 
 ADD twice changes nothing. DEL takes no rules away: they hold until the namespace ends, so a pod that is being taken down
 sends nothing past them.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -13,6 +14,13 @@ from weir_sidecar.netfilter.literals import RulesetError
 from weir_sidecar.netsetup.errors import CaptureError
 from weir_sidecar.node.cni import CNIError, Code, Command, Request, Sandbox
 from weir_sidecar.node.records import Record, Records
+
+
+class Listen(Protocol):
+    """Opens the pod's hand-over socket, in the namespace that was entered, and gives it to the agent."""
+
+    def __call__(self, record: Record, *, again: bool) -> None:
+        """`again`: an ADD before may have done so."""
 
 
 class Edge(msgspec.Struct, frozen=True):
@@ -24,8 +32,7 @@ class Edge(msgspec.Struct, frozen=True):
     """Into the network namespace at a path. Raises FileNotFoundError and `CaptureError`."""
     apply: Callable[[SidecarConfig], None]
     check: Callable[[SidecarConfig], tuple[str, ...]]
-    listen: Callable[[Record], None]
-    """Open the pod's hand-over socket, in the namespace that was entered, and give it to the agent."""
+    listen: Listen
     forget: Callable[[str], None]
     """Close it."""
 
@@ -68,8 +75,9 @@ def _add(request: Request, records: Records, edge: Edge) -> None:
     if missing:
         raise CNIError(Code.TRY_AGAIN_LATER, f"{name}: the rules were loaded and are not there: {'; '.join(missing)}")
     record = Record(request.container_id, request.netns, sandbox.namespace, sandbox.name, sandbox.uid, config)
+    again = records.read(request.container_id) is not None
     records.write(record)
-    edge.listen(record)
+    edge.listen(record, again=again)
 
 
 def _check(request: Request, records: Records, edge: Edge) -> None:

@@ -3,6 +3,7 @@
 import http.client
 import os
 import ssl
+import time
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ CONFIG_ANNOTATION = "weir.dev/config"
 _STATIC_UID = "kubernetes.io/config.hash"
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _SECONDS = 10
+_KEEP_SECONDS = 30
+"""A connection that was idle for longer is not used again: nobody would tell us that its other end is gone."""
 _MAX_BYTES = 4 << 20
 
 
@@ -37,12 +40,14 @@ class _Pod(msgspec.Struct, frozen=True):
 
 
 class PodReader:
-    """Asks the API server, with the agent's own service account."""
+    """Asks the API server, with the agent's own service account. Each process needs one of its own: it keeps a connection."""
 
     def __init__(self, host: str, port: int, account: str) -> None:
         self._host = host
         self._port = port
         self._account = account
+        self._connection: http.client.HTTPSConnection | None = None
+        self._used = 0.0
 
     @classmethod
     def in_cluster(cls, account: str) -> "PodReader":
@@ -68,29 +73,48 @@ class PodReader:
             )
         return body
 
-    def is_gone(self, path: str) -> bool:
-        """Whether an object is deleted, or we may no longer ask: its rights go with it. False while nobody can say."""
+    def is_gone(self, path: str) -> bool | None:
+        """Whether an object is deleted, or we may no longer ask: its rights go with it. None: the server does not say."""
         try:
             status, body = self._get(path)
         except (OSError, http.client.HTTPException):
-            return False
+            return None
         if status != http.client.OK:
-            return status in {401, 403, 404}
+            return True if status in {401, 403, 404} else None
         return msgspec.json.decode(body, type=_Object).metadata.deleted is not None
 
     def _get(self, path: str) -> tuple[int, bytes]:
+        kept, self._connection = self._connection, None
+        if kept is not None and time.monotonic() - self._used < _KEEP_SECONDS:
+            try:
+                return self._ask(kept, path)
+            except TimeoutError:
+                raise
+            except (OSError, http.client.HTTPException):
+                pass  # the server may end an idle connection at any time; to ask again changes nothing
+        elif kept is not None:
+            kept.close()
+        return self._ask(self._connect(), path)
+
+    def _connect(self) -> http.client.HTTPSConnection:
         context = ssl.create_default_context(cafile=f"{self._account}/ca.crt")
         # Clusters have CAs without a key usage, as some tools make them; Python from 3.13 on would refuse those.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return http.client.HTTPSConnection(self._host, self._port, timeout=_SECONDS, context=context)
+
+    def _ask(self, connection: http.client.HTTPSConnection, path: str) -> tuple[int, bytes]:
+        """Over a connection, which is kept if all went well."""
         with open(f"{self._account}/token", encoding="ascii") as file:  # noqa: PTH123 - it changes while we run
             token = file.read().strip()
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=_SECONDS, context=context)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {token}", "Accept": "application/json"})
             answer = connection.getresponse()
-            return answer.status, answer.read(_MAX_BYTES)
-        finally:
+            body = answer.read(_MAX_BYTES)
+        except BaseException:
             connection.close()
+            raise
+        self._connection, self._used = connection, time.monotonic()
+        return answer.status, body
 
 
 def config_to_apply(body: bytes, sandbox: Sandbox, image: str) -> SidecarConfig | None:

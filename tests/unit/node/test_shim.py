@@ -3,6 +3,7 @@
 import json
 import socket
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,15 @@ def test_is_static_and_has_no_warnings(tmp_path: Path) -> None:
 
 
 def test_forwards_what_is_cnis_and_prints_the_answer(shim: Shim) -> None:
+    before = time.monotonic_ns()
     with FakeAgent(shim.agent, answer(7, b'{"said": "this"}')) as agent:
         done = shim(CONF, {"CNI_COMMAND": "ADD", "CNI_IFNAME": "eth0", "SECRET": "x", "XCNI_A": "y"})
     assert (done.returncode, done.stdout, done.stderr) == (7, b'{"said": "this"}', b"")
     (asked,) = agent.asked
     length = int.from_bytes(asked[:4])
-    assert set(asked[4 : 4 + length].split(b"\0")) == {b"CNI_COMMAND=ADD", b"CNI_IFNAME=eth0", b""}
+    began, *entries = asked[4 : 4 + length].split(b"\0")
+    assert set(entries) == {b"CNI_COMMAND=ADD", b"CNI_IFNAME=eth0", b""}
+    assert before < int(began.removeprefix(b"WEIR_BEGAN=")) < time.monotonic_ns()
     rest = asked[4 + length :]
     assert rest == struct.pack("!I", len(CONF)) + CONF
 
