@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from weir_operator import models
 from weir_operator.arrange import Arranged
 from weir_operator.load import Loaded
+from weir_operator.models_logging import Logging
 from weir_sidecar.contract import config, http, pod
 from weir_sidecar.contract import request_log as log
 
@@ -87,7 +88,7 @@ def _capture(parts: Sequence[models.Capture]) -> config.Capture:
     )
 
 
-def _logging(parts: Sequence[models.Logging]) -> log.RequestLog | msgspec.UnsetType:
+def _logging(parts: Sequence[Logging]) -> log.RequestLog | msgspec.UnsetType:
     """What any of the policies redacts is redacted; all else is the first's that gives it."""
     asked = replace(
         _overlay(log.RequestLog(), parts, "sample", "headers", "query"),

@@ -9,7 +9,7 @@ from weir_sidecar.contract.request import RequestRecord
 from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.verdict import FlowFacts, Verdict
-from weir_sidecar.edge.context import EdgeContext
+from weir_sidecar.edge.context import EdgeContext, ToldRequest
 from weir_sidecar.edge.icmp import Sockaddr
 
 INTERCEPT = Verdict(Decision.INTERCEPT, Reason.DEFAULT)
@@ -34,12 +34,17 @@ class Surroundings:
             requests=RequestPolicy(config),
             names=LearnedNames(),
             record=self.records.append,
-            record_request=lambda told: self.requests.append(told.record()),
+            record_request=self._requested,
             now=lambda: self.time,
             wall=lambda: "2026-01-01T00:00:00.000Z",
             new_id=lambda: f"f{next(self._ids)}",
             uid_of=lambda _client, _destination, _protocol: 1000,
         )
+
+    def _requested(self, told: ToldRequest) -> None:
+        record = told.record()
+        if told.keeps(record):
+            self.requests.append(record)
 
     def _decided(self, facts: FlowFacts) -> Verdict:
         self.facts.append(facts)

@@ -8,6 +8,7 @@ import h2.events
 
 from weir_sidecar.contract.request import RequestDecision, RequestError
 from weir_sidecar.core.http2_relay import HTTP2Relay
+from weir_sidecar.core.http2_tap import StreamTap
 from weir_sidecar.core.http_policy import ALLOWED, RequestFacts, RequestVerdict
 from weir_sidecar.core.placeholders import BodyWatch
 
@@ -23,8 +24,11 @@ class Told:
         self.verdict = verdict
         self.request_bytes = 0
         self.response_bytes = 0
+        self.tap: StreamTap | None = None
         self.answers = 0
         self.ends: list[tuple[int | None, RequestError | None]] = []
+
+    def asked(self) -> None: ...
 
     def answered(self) -> None:
         self.answers += 1

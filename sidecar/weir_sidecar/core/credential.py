@@ -7,7 +7,8 @@ import msgspec
 from weir_sidecar.contract.http import Credential
 from weir_sidecar.contract.request import RequestError
 from weir_sidecar.core.hosts import HostIndex
-from weir_sidecar.core.http_policy import Edits, Fields
+from weir_sidecar.core.http_policy import Edits
+from weir_sidecar.core.request_log import Fields
 
 MAX_SECRET = 16384
 """Bytes."""

@@ -46,7 +46,8 @@ def read_request(block: Block) -> RequestFacts | None:
     host = authority_host(authority) if authority else None
     if authority and host is None:
         return None
-    return RequestFacts(pseudo[b":method"], host, path, query if b"?" in target else None, regular)
+    asked = query if b"?" in target else None
+    return RequestFacts(pseudo[b":method"], host, path, asked, regular, pseudo.get(b":protocol", b""))
 
 
 def are_trailers(block: Block) -> bool:

@@ -207,6 +207,8 @@ class HTTP2Relay:
             self._give_back(piece.length)
             return b""
         stream.request.request_bytes += piece.length - piece.padding
+        if stream.tap is not None:
+            stream.tap.up(self._up.buffer, piece, self._up.frame_rest)
         if stream.watch is not None and stream.watch.finds(
             self._up.buffer, piece.start + http2.HEAD_BYTES * piece.first, piece.end
         ):
@@ -269,6 +271,8 @@ class HTTP2Relay:
             if status is None or status >= 200:
                 stream.status = status or 0
                 edits = stream.request.verdict.response_edits
+                if stream.tap is not None:
+                    stream.tap.replied(stream.status, block)
         if piece.flags & END_STREAM:
             self._streams.replied(piece.stream, stream)
         return down.written(piece, framed, block, edits)
@@ -285,6 +289,8 @@ class HTTP2Relay:
         stream = self._streams.get(piece.stream)
         if stream is not None:
             stream.request.response_bytes += piece.length - piece.padding
+            if stream.tap is not None:
+                stream.tap.down(self._down.buffer, piece, self._down.frame_rest)
             if piece.last and piece.flags & END_STREAM:
                 self._streams.replied(piece.stream, stream)
         return None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from weir_sidecar.contract.request import RequestError
+from weir_sidecar.core.http2_tap import StreamTap
 from weir_sidecar.core.http_policy import RequestFacts, RequestVerdict
 from weir_sidecar.core.placeholders import BodyWatch
 from weir_sidecar.wire.http2 import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW, ErrorCode, FrameError, HeaderBlock, Piece
@@ -30,6 +31,11 @@ class Request(Protocol):
     verdict: RequestVerdict
     request_bytes: int
     response_bytes: int
+    tap: StreamTap | None
+    """Who is to be given the content of its DATA."""
+
+    def asked(self) -> None:
+        """The upstream was sent all of it."""
 
     def answered(self) -> None:
         """An answer begins."""
@@ -54,12 +60,13 @@ class Requests[R: Request](Protocol):
 class Stream:
     """A request that was let in, until both sides are through with it."""
 
-    __slots__ = ("asked", "cost", "held", "held_window", "replied", "request", "ripe", "status", "watch")
+    __slots__ = ("asked", "cost", "held", "held_window", "replied", "request", "ripe", "status", "tap", "watch")
 
     def __init__(self, request: Request, cost: int, *, asked: bool) -> None:
         """`asked`: the request is all there. `cost`: bytes of memory, about."""
         self.cost = cost
         self.request = request
+        self.tap = request.tap
         self.asked = asked
         self.replied = False
         """The answer is all there."""
@@ -97,11 +104,15 @@ class OpenStreams:
         self._cost += cost
         if not asked:
             stream.watch = self._watch()
+        elif stream.tap is not None:
+            request.asked()
         return stream
 
     def asked(self, number: int, stream: Stream) -> None:
         """The request is all there."""
         stream.asked = True
+        if stream.tap is not None:
+            stream.request.asked()
         if stream.replied:
             self.end(number, stream)
 

@@ -3,7 +3,6 @@
 The flow's own rule says which rules on requests are asked. The first that matches decides; none: let through.
 """
 
-import re
 from collections.abc import Sequence
 
 import msgspec
@@ -12,9 +11,7 @@ from weir_sidecar.contract.config import Action, ConfigError, SidecarConfig
 from weir_sidecar.contract.http import Credential, Header, QueryMatch, RequestAction, RequestMatch, RequestRule
 from weir_sidecar.contract.request import RequestDecision, RequestError
 from weir_sidecar.core.http_path import PathTest, path_test, readings, unescape
-
-type Fields = Sequence[tuple[bytes, bytes]]
-"""Header fields, names in any case, in their order, without HTTP/2's pseudo-header fields."""
+from weir_sidecar.core.request_log import Fields, LogRules, parameter
 
 
 class RequestFacts(msgspec.Struct, frozen=True, gc=False):
@@ -28,6 +25,8 @@ class RequestFacts(msgspec.Struct, frozen=True, gc=False):
     path: bytes
     query: bytes | None
     fields: Fields
+    protocol: bytes = b""
+    """What an extended CONNECT of HTTP/2 asks for (RFC 8441)."""
 
 
 class Edits(msgspec.Struct, frozen=True):
@@ -132,15 +131,17 @@ _NO_RULES = RuleRequests(())
 class RequestPolicy:
     """The rules on requests of a config, compiled once. Raises `ConfigError` for a pattern that cannot be read."""
 
-    __slots__ = ("_rules", "asks", "governs", "placeholders")
+    __slots__ = ("_rules", "asks", "governs", "log", "placeholders")
 
     def __init__(self, config: SidecarConfig) -> None:
         self.governs = config.default_action is Action.DENY or any(
             rule.action is Action.DENY or rule.http for rule in config.rules
         )
         """Whether anything is ever refused or changed. If not, what cannot be read may pass unread."""
-        self.asks = any(rule.http for rule in config.rules)
-        """Whether there is any rule on requests."""
+        self.log = LogRules(config.logging)
+        """What records tell of requests."""
+        self.asks = self.log.captures or any(rule.http for rule in config.rules)
+        """Whether anybody looks at header fields."""
         self._rules: dict[str, RuleRequests] = {}
         self.placeholders = tuple(
             (one.credential.placeholder.encode(), one.credential)
@@ -179,7 +180,7 @@ def denied(
 def _misuses(facts: RequestFacts, placeholder: bytes, own: bytes | None) -> bool:
     if (
         placeholder in unescape(facts.path)
-        or placeholder in _parameter(facts.query or b"")
+        or placeholder in parameter(facts.query or b"")
         or placeholder in facts.method
     ):
         return True
@@ -230,19 +231,6 @@ def _asks(query: bytes, wanted: QueryMatch) -> bool:
     name, value = wanted.name.encode(), _encoded(wanted.value)
     for pair in query.split(b"&"):
         found, _, got = pair.partition(b"=")
-        if _parameter(found) == name and (value is None or _parameter(got) == value):
+        if parameter(found) == name and (value is None or parameter(got) == value):
             return True
     return False
-
-
-def _parameter(text: bytes) -> bytes:
-    return unescape(text.replace(b"+", b" "))
-
-
-_QUERY_VALUE = re.compile(rb"(?:(?<=&)|^)(?:([^&=]*=)[^&]*|[^&]+)")
-
-
-def told_path(path: bytes, query: bytes | None) -> str:
-    """A path as records tell it: no value of its query."""
-    text = path if query is None else path + b"?" + _QUERY_VALUE.sub(rb"\1*", query)
-    return text.decode("utf-8", "backslashreplace")

@@ -13,6 +13,7 @@ from weir_sidecar.contract.config import SidecarConfig
 from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, Reason
 from weir_sidecar.contract.flow import Protocol as FlowProtocol
 from weir_sidecar.contract.request import RequestRecord
+from weir_sidecar.core.captured import POD_BYTES, Room
 from weir_sidecar.core.http_policy import RequestPolicy
 from weir_sidecar.core.names import LearnedNames
 from weir_sidecar.core.verdict import FlowFacts, Verdict
@@ -26,7 +27,10 @@ class ToldRequest(Protocol):
     """An HTTP request that has ended."""
 
     def record(self) -> RequestRecord:
-        """Its one record."""
+        """Its one record. To be asked for once."""
+
+    def keeps(self, record: RequestRecord) -> bool:
+        """Whether that goes anywhere but into the metrics."""
 
 
 class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
@@ -50,6 +54,8 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
     """UID of the socket (client, destination, IPPROTO_TCP or IPPROTO_UDP); None when it cannot be known."""
     credentials: Credentials = msgspec.field(default_factory=Credentials)
     """The secrets that rules add to requests."""
+    room: Room = msgspec.field(default_factory=lambda: Room(POD_BYTES))
+    """For what is captured of requests, of all flows together."""
 
     def may_connect(self, destination: Endpoint, uid: int | None) -> bool:
         """Whether the policy lets a TCP connection through of which nothing more is ever known.

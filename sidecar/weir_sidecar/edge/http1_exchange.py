@@ -1,7 +1,10 @@
 """What the HTTP/1.1 relay keeps of a request on its way, and how it passes bytes on without copying them."""
 
-from weir_sidecar.contract.request import RequestError
+from weir_sidecar.contract.request import MessageVersion, RequestError
+from weir_sidecar.core.placeholders import BodyWatch
 from weir_sidecar.edge.requests import Request
+from weir_sidecar.wire.http1 import AnswerHead, RequestHead
+from weir_sidecar.wire.http1_body import Body
 
 WHY = {431: RequestError.HEAD_TOO_LARGE, 403: RequestError.PLACEHOLDER_MISUSED}
 """What is wrong with a request, by the status that what is malformed in it has; else MALFORMED_REQUEST."""
@@ -41,3 +44,25 @@ class Passage:
         """All of it, up to `end`."""
         rest = self._data[self._begun : end]  # the same object, where it is the whole
         return b"".join((*self._pieces, rest)) if self._pieces else rest
+
+
+def request_body(request: Request, head: RequestHead, watch: BodyWatch | None) -> Body:
+    """The body that follows a request's head, shown to who watches it and to who captures it."""
+    body = Body(head.length, chunked=head.chunked)
+    body.watch = watch
+    if request.capture is not None:
+        body.sink = request.capture.request.sink
+    return body
+
+
+def answer_body(request: Request, head: AnswerHead) -> Body:
+    """The body that follows the head of a final answer. Who captures is told of both."""
+    body = Body(head.length, chunked=head.chunked)
+    if request.capture is not None:
+        body.sink = request.capture.replied(message_version(head.minor), head.fields())
+    return body
+
+
+def message_version(minor: int) -> MessageVersion:
+    """The version of a head, by its second number."""
+    return MessageVersion.HTTP1_1 if minor else MessageVersion.HTTP1_0

@@ -99,7 +99,8 @@ class RecordSink:
         for one in told:
             record = one.record()
             self._metrics.count_request(record)
-            self._take(encode_request(record))
+            if one.keeps(record):
+                self._take(encode_request(record))
 
     def _tell(self, line: bytes) -> None:
         if not self._fresh or self._gathering is not None:

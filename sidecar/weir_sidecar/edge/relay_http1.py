@@ -12,7 +12,8 @@ from collections import deque
 
 from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError
 from weir_sidecar.core.http_policy import Edits, RequestFacts, RequestVerdict
-from weir_sidecar.edge.http1_exchange import WHY, Exchange, Passage
+from weir_sidecar.edge.http1_exchange import WHY, Exchange, Passage, answer_body, message_version, request_body
+from weir_sidecar.edge.http1_tunnel import Tunnel
 from weir_sidecar.edge.relay import Side
 from weir_sidecar.edge.relay_tls import TLSWay
 from weir_sidecar.edge.requests import FlowRequests, Request
@@ -54,7 +55,7 @@ class HTTP1Relay:
         self._decided: Request | None = None
         """The request whose head is held until its delay is over."""
         self._waiting = self._blind = self._closing = False
-        self._tunnel: tuple[Exchange, int, int] | None = None
+        self._tunnel: Tunnel | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._up: TLSWay
         self._down: TLSWay
@@ -71,10 +72,7 @@ class HTTP1Relay:
         if self._timer is not None:
             self._timer.cancel()
         if self._tunnel is not None:
-            exchange, up, down = self._tunnel
-            exchange.request.request_bytes = self._up.total - up
-            exchange.request.response_bytes = self._down.total - down
-            exchange.request.finished(exchange.status)
+            self._tunnel.close()
             self._tunnel = None
         if self._asking is not None:
             self._count_asked(self._asking)
@@ -133,6 +131,8 @@ class HTTP1Relay:
             fields = head.fields() if self._requests.asks else ()
             facts = RequestFacts(head.method, head.host, head.path, head.query, fields)
             request = self._requests.started(self._number, facts)
+            if request.capture is not None:
+                request.capture.request.version = message_version(head.minor)
             if request.verdict.delay:
                 self._wait(request)
                 return b""
@@ -160,8 +160,7 @@ class HTTP1Relay:
             fields = http1.without_upgrade_to_http2(head.fields())
             exchange.tunnels = fields is None or any(name.lower() == b"upgrade" for name, _ in fields)
         if head.has_body:
-            self._body = Body(head.length, chunked=head.chunked)
-            self._body.watch = self._requests.watch()
+            self._body = request_body(exchange.request, head, self._requests.watch())
         else:
             self._asked()
         if len(self._queue) >= MAX_PENDING:
@@ -176,6 +175,8 @@ class HTTP1Relay:
         assert exchange is not None
         self._count_asked(exchange)
         exchange.asked = True
+        if exchange.request.capture is not None:
+            exchange.request.asked()
         self._asking = self._body = None
         if exchange.told:
             exchange.request.finished(exchange.status)
@@ -299,6 +300,8 @@ class HTTP1Relay:
                     self._answered(passage, at)
         except MalformedError:
             return passage.passed(at) + self._go_blind(data[at:])
+        if self._tunnel is not None:
+            self._tunnel.came_along(data, at)
         return passage.passed(end)
 
     def _asked_first(self) -> Exchange:
@@ -319,22 +322,20 @@ class HTTP1Relay:
             return None
         exchange.status = status
         if exchange.tunnels:
-            self._tunnel_or_not(exchange, status)
+            self._tunnel_or_not(exchange, head)
         if self._tunnel is None:
-            self._answer_body = Body(head.length, chunked=head.chunked)
+            self._answer_body = answer_body(exchange.request, head)
         return exchange.request.verdict.response_edits
 
-    def _tunnel_or_not(self, exchange: Exchange, status: int) -> None:
-        if status == 101 or (exchange.method == b"CONNECT" and status < 300):
+    def _tunnel_or_not(self, exchange: Exchange, head: AnswerHead) -> None:
+        if head.status == 101 or (exchange.method == b"CONNECT" and head.status < 300):
             self._queue.popleft()
-            self._tunnel = (exchange, self._up.total, self._down.total)
             held = bytes(self._held)
             self._held.clear()
             self._leave_unread()
-            if held:
-                self._up.inject(held)
             self._waiting = False
-            self._up.go_on()
+            self._tunnel = Tunnel(exchange, head, self._up, self._down)
+            self._tunnel.begin(held)
         elif exchange.asked:
             self._loop.call_soon(self._resume_if_open)
         exchange.tunnels = False

@@ -4,11 +4,21 @@ A relay calls `started` when it has a request's head, obeys the verdict, counts 
 the answer begins, and calls `finished` once.
 """
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from weir_sidecar.contract.flow import Decision, Protocol
 from weir_sidecar.contract.http import Credential
-from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError, RequestRecord, Scheme
+from weir_sidecar.contract.request import (
+    HTTPVersion,
+    MessageVersion,
+    RequestDecision,
+    RequestError,
+    RequestRecord,
+    Scheme,
+)
+from weir_sidecar.core.captured import FLOW_BYTES, Room
+from weir_sidecar.core.http2_tap import StreamTap
 from weir_sidecar.core.http_policy import (
     ALLOWED,
     RequestFacts,
@@ -16,12 +26,14 @@ from weir_sidecar.core.http_policy import (
     RequestVerdict,
     RuleRequests,
     denied,
-    told_path,
 )
 from weir_sidecar.core.placeholders import BodyWatch
+from weir_sidecar.core.request_capture import RequestCapture
 from weir_sidecar.core.verdict import FlowFacts
+from weir_sidecar.core.websocket import Messages, WebSocket
 from weir_sidecar.edge.context import EdgeContext
 from weir_sidecar.edge.tls_session import Session
+from weir_sidecar.wire.websocket import extensions as agreed
 
 MAX_HOSTS = 64
 """Hosts of one flow whose decision is remembered."""
@@ -30,11 +42,16 @@ _UNREAD = RequestFacts(b"", None, b"", None, ())
 
 
 class Request:
-    """One request on its way. `request_bytes` and `response_bytes` (of bodies) are the relay's to count."""
+    """One request on its way. `request_bytes` and `response_bytes` (of bodies) are the relay's to count.
+
+    `capture` is there where more is to be told than a line. The relay then tells it the answer's head, gives bodies to its
+    sinks, and calls `asked`. In HTTP/2 `tap` does that.
+    """
 
     __slots__ = (
-        "_duration", "_error", "_facts", "_flow", "_number", "_started", "_status", "_time", "_ttfb", "ended",
-        "request_bytes", "response_bytes", "verdict",
+        "_duration", "_error", "_facts", "_flow", "_number", "_started", "_status", "_time", "_ttfb", "capture",
+        "ended", "request_bytes", "response_bytes", "tap", "verdict",
+        "websocket",
     )  # fmt: skip
 
     def __init__(self, flow: "FlowRequests", number: int, facts: RequestFacts, verdict: RequestVerdict) -> None:
@@ -44,6 +61,9 @@ class Request:
         self._started = flow.context.now()
         self._ttfb: float | None = None
         self.verdict = verdict
+        self.capture: RequestCapture | None = None
+        self.tap: StreamTap | None = None
+        self.websocket: WebSocket | None = None
         self.request_bytes = 0
         self.response_bytes = 0
         self.ended = False
@@ -56,6 +76,17 @@ class Request:
         """The upstream's answer begins; interim ones (1xx) count. Only the first call does."""
         if self._ttfb is None:
             self._ttfb = self._flow.context.now() - self._started
+
+    def asked(self) -> None:
+        """The upstream was sent all of it. Only who captures needs to know."""
+        if self.capture is not None:
+            self.capture.sent = self._flow.context.now() - self._started
+
+    def upgraded(self, extensions: bytes) -> WebSocket:
+        """It has become a WebSocket; `extensions` are those of the answer (RFC 6455, section 9.1)."""
+        messages = None if self.verdict.credential is not None else self._flow.messages(self._started)
+        self.websocket = WebSocket(agreed(extensions), messages)
+        return self.websocket
 
     def finished(self, status: int | None, error: RequestError | None = None) -> None:
         """It has ended, with the final `status` that the client was sent; a second call does nothing."""
@@ -73,7 +104,7 @@ class Request:
         """What is told of it, when it has ended."""
         flow, facts, verdict, ttfb = self._flow, self._facts, self.verdict, self._ttfb
         # In the order of the fields: with their names it would cost a third more.
-        return RequestRecord(
+        record = RequestRecord(
             self._time,
             flow.id,
             self._number,
@@ -82,7 +113,7 @@ class Request:
             facts.host,
             flow.port,
             str(facts.method, "ascii", "backslashreplace"),
-            told_path(facts.path, facts.query),
+            flow.context.requests.log.path(facts.path, facts.query),
             self._status,
             self.request_bytes,
             self.response_bytes,
@@ -92,6 +123,18 @@ class Request:
             verdict.decision,
             self._error or verdict.error,
         )
+        if self.capture is not None:
+            record = self._captured(record, self.capture)
+        return record if self.websocket is None else replace(record, websocket=self.websocket.record())
+
+    def keeps(self, record: RequestRecord) -> bool:
+        """Whether the record is among those that the policy samples."""
+        return self._flow.context.requests.log.keeps(record)
+
+    def _captured(self, record: RequestRecord, capture: RequestCapture) -> RequestRecord:
+        request, response = capture.record()
+        sent = UNSET if capture.sent is None else int(capture.sent * 1e6) / 1000
+        return replace(record, sent_ms=sent, request=request, response=response)
 
 
 class FlowRequests:
@@ -101,7 +144,7 @@ class FlowRequests:
     """
 
     __slots__ = (
-        "_decided", "_facts", "_policy", "_root", "_rules", "context", "count", "id", "port", "scheme", "server", "version",
+        "_decided", "_facts", "_policy", "_room", "_root", "_rules", "context", "count", "id", "port", "scheme", "server", "version",
     )  # fmt: skip
 
     def __init__(self, context: EdgeContext, flow_id: str, facts: FlowFacts, rule: str | None) -> None:
@@ -112,6 +155,7 @@ class FlowRequests:
         self.count = 0
         self.server: Session | None = None
         self._root: bytes | None = None
+        self._room: Room | None = None
         self.scheme = Scheme.HTTPS if facts.protocol is Protocol.TLS else Scheme.HTTP
         self.port = facts.port
         self._facts = facts
@@ -122,7 +166,19 @@ class FlowRequests:
     def started(self, number: int, facts: RequestFacts) -> Request:
         """A request has begun: what is to be done with it is in its verdict, edits and credential included."""
         self.count += 1
-        return Request(self, number, facts, self._decide(facts))
+        request = Request(self, number, facts, self._decide(facts))
+        if self._policy.log.captures:
+            request.capture = self._capture(facts, request.verdict)
+        if self.version is HTTPVersion.HTTP2:
+            upgraded = request.upgraded if facts.protocol == b"websocket" else None
+            if upgraded is not None or request.capture is not None:
+                request.tap = StreamTap(request.capture, upgraded)
+        return request
+
+    def messages(self, started: float) -> Messages | None:
+        """For those of a WebSocket whose request began at `started`; None: nobody asks for them."""
+        log = self._policy.log.web_socket
+        return Messages(log, self._own_room(), self.context.now, started) if log.messages else None
 
     def unreadable(self, number: int, error: RequestError, status: int) -> Request:
         """A request that cannot be read, or not in one way alone: refused, or passed on unread where nothing is governed."""
@@ -144,13 +200,23 @@ class FlowRequests:
 
     @property
     def asks(self) -> bool:
-        """Whether any rule looks at more than a request's host."""
+        """Whether anybody looks at more than a request's host."""
         return self.context.requests.asks
 
     @property
     def must_be_http(self) -> bool:
         """Whether rules on requests are in force for the flow: then it must not be anything else."""
         return bool(self._rules_for(None))
+
+    def _capture(self, facts: RequestFacts, verdict: RequestVerdict) -> RequestCapture:
+        version = MessageVersion.HTTP2 if self.version is HTTPVersion.HTTP2 else MessageVersion.HTTP1_1
+        secret = verdict.credential is not None
+        return RequestCapture(self._policy.log, self._own_room(), version, facts.fields, secret=secret)
+
+    def _own_room(self) -> Room:
+        if self._room is None:
+            self._room = Room(FLOW_BYTES, self.context.room)
+        return self._room
 
     def _decide(self, facts: RequestFacts) -> RequestVerdict:
         rules = self._rules_for(facts.host)

@@ -1,6 +1,7 @@
 """Where the body of an HTTP/1.x message ends (RFC 9112, sections 6 and 7). Bytes are walked over, never copied."""
 
 import re
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
@@ -29,9 +30,12 @@ class Watch(Protocol):
 
 
 class Body:
-    """Walks over one body. `content`: bytes of it that have passed, without what frames chunks. `done`: it has ended."""
+    """Walks over one body. `content`: bytes of it that have passed, without what frames chunks. `done`: it has ended.
 
-    __slots__ = ("_chunked", "_left", "_line", "_state", "_trailers", "content", "done", "watch")
+    `sink` is given the places of that content in what is taken, where one is set.
+    """
+
+    __slots__ = ("_chunked", "_left", "_line", "_state", "_trailers", "content", "done", "sink", "watch")
 
     def __init__(self, length: int | None, *, chunked: bool) -> None:
         """`length` None and not `chunked`: it ends with the connection."""
@@ -42,6 +46,7 @@ class Body:
         self._trailers = 0
         self.content = 0
         self.watch: Watch | None = None
+        self.sink: Callable[[bytes, int, int], None] | None = None
         self.done = not chunked and length == 0
 
     @property
@@ -56,11 +61,15 @@ class Body:
             return self._take_chunked(data, at)
         if self._left < 0:
             self.content += here
+            if self.sink is not None:
+                self.sink(data, at, len(data))
             return len(data)
         taken = min(self._left, here)
         self._show(data, at, at + taken)
         self._left -= taken
         self.content += taken
+        if self.sink is not None:
+            self.sink(data, at, at + taken)
         self.done = not self._left
         return at + taken
 
@@ -72,6 +81,8 @@ class Body:
                 self._show(data, at, at + taken)
                 self._left -= taken
                 self.content += taken
+                if self.sink is not None:
+                    self.sink(data, at, at + taken)
                 at += taken
                 continue
             newline = data.find(b"\n", at) + 1

@@ -16,7 +16,7 @@ from weir_sidecar.contract.http import (
 )
 from weir_sidecar.contract.request import RequestDecision, RequestError
 from weir_sidecar.core.http_path import path_test, readings
-from weir_sidecar.core.http_policy import ALLOWED, Edits, RequestFacts, RequestPolicy, RuleRequests, told_path
+from weir_sidecar.core.http_policy import ALLOWED, Edits, RequestFacts, RequestPolicy, RuleRequests
 
 DENY = RequestAction.DENY
 
@@ -161,24 +161,3 @@ CREDENTIAL = Credential("authorization", "/s", placeholder="PLACEHOLDER")
 def test_a_placeholder_belongs_in_its_own_field_alone(asked, credential, misused):
     rule = Rule("web", Match(hosts=("a.test",)), Action.INTERCEPT, http=(RequestRule("r", credential=CREDENTIAL),))
     assert RequestPolicy(SidecarConfig(rules=(rule,))).misused(asked, credential) is misused
-
-
-@pytest.mark.parametrize(
-    ("query", "told"),
-    [
-        (None, "/x"), (b"", "/x?"), (b"a=1", "/x?a=*"), (b"a=1&b=2&c", "/x?a=*&b=*&*"), (b"secret", "/x?*"),
-        (b"a=&b", "/x?a=*&*"), (b"a=x=y&&c=1", "/x?a=*&&c=*"),
-    ],
-)  # fmt: skip
-def test_no_value_of_a_query_is_told(query, told):
-    assert told_path(b"/x", query) == told
-
-
-@given(st.binary(max_size=30))
-def test_no_more_of_a_query_is_told_than_names(query):
-    names = {pair.partition(b"=")[0] for pair in query.split(b"&") if b"=" in pair}
-    left = told_path(b"", query)[1:].split("&")
-    assert {one.partition("=")[0] for one in left if "=" in one} == {
-        name.decode("utf-8", "backslashreplace") for name in names
-    }
-    assert all(one.partition("=")[2] == "*" if "=" in one else one in ("*", "") for one in left)

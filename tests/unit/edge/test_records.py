@@ -256,8 +256,12 @@ def test_standard_output_may_be_a_socket():
 class Told:
     """A request that has ended."""
 
-    def __init__(self, number):
+    def __init__(self, number, *, kept=True):
         self._number = number
+        self._kept = kept
+
+    def keeps(self, record):
+        return self._kept
 
     def record(self):
         return RequestRecord(

@@ -1,0 +1,64 @@
+"""The content of one stream's DATA, for who captures it, or reads it as a WebSocket (RFC 8441). Most streams have none."""
+
+from collections.abc import Callable
+
+from weir_sidecar.contract.request import MessageVersion
+from weir_sidecar.core.request_capture import RequestCapture
+from weir_sidecar.core.request_log import field_of
+from weir_sidecar.core.websocket import WebSocket
+from weir_sidecar.wire.hpack import Block
+from weir_sidecar.wire.http2 import HEAD_BYTES, PADDED, Piece
+
+type _Sink = Callable[[bytes, int, int], None]
+
+
+class StreamTap:
+    """What is given one stream's DATA."""
+
+    __slots__ = ("_capture", "_down", "_up", "_upgraded")
+
+    def __init__(self, capture: RequestCapture | None, upgraded: Callable[[bytes], WebSocket] | None) -> None:
+        """`upgraded`: makes the WebSocket that the request asks for."""
+        self._capture = capture
+        self._upgraded = upgraded
+        self._up = _Content(None if capture is None else capture.request.sink)
+        self._down = _Content(None)
+
+    def replied(self, status: int, block: Block) -> None:
+        """The final answer's head is there."""
+        fields = [field for field in block.fields if field[0][:1] != b":"]
+        if self._capture is not None:
+            self._down.sink = self._capture.replied(MessageVersion.HTTP2, fields)
+        if self._upgraded is not None and 200 <= status < 300:
+            websocket = self._upgraded(field_of(fields, b"sec-websocket-extensions"))
+            self._up.sink, self._down.sink = websocket.from_client, websocket.from_server
+
+    def up(self, buffer: bytes, piece: Piece, rest: int) -> None:
+        """DATA of the client. `rest`: bytes of the frame's payload that are still to come."""
+        self._up.take(buffer, piece, rest)
+
+    def down(self, buffer: bytes, piece: Piece, rest: int) -> None:
+        """DATA of the upstream."""
+        self._down.take(buffer, piece, rest)
+
+
+class _Content:
+    """One direction: takes frames and their padding off."""
+
+    __slots__ = ("_left", "sink")
+
+    def __init__(self, sink: _Sink | None) -> None:
+        self.sink = sink
+        self._left = 0
+        """Bytes of the frame's content that are still to come."""
+
+    def take(self, buffer: bytes, piece: Piece, rest: int) -> None:
+        """A part of a frame."""
+        start = piece.start
+        if piece.first:
+            start += HEAD_BYTES + bool(piece.flags & PADDED)
+            self._left = piece.length + (0 if piece.last else rest) - piece.padding
+        end = min(start + self._left, piece.end)
+        self._left -= max(0, end - start)
+        if self.sink is not None and start < end:
+            self.sink(buffer, start, end)
