@@ -29,7 +29,9 @@ CASES: dict[str, dict[str, Any]] = {
         },
         "certificates": {"mode": "CertManager", "issuerRef": {"name": "internal", "kind": "ClusterIssuer"}},
         "injection": {"imagePullSecrets": ["mirror"], "sidecarResources": {"requests": {"memory": "64Mi"}}},
+        "webhook": {"repair": {"mode": "Delete"}},
         "operator": {
+            "evictions": {"perMinute": 3, "barePods": True},
             "nodeSelector": {"kubernetes.io/arch": "amd64"},
             "tolerations": [{"key": "control-plane", "operator": "Exists"}],
             "podLabels": {"team": "platform"},

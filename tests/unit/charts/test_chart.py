@@ -13,6 +13,7 @@ from golden.chart_cases import CASES
 from lab.chart import CHART, HELM, NO_HELM, ROOT, helm, objects
 from weir_operator.__main__ import COMMANDS
 from weir_operator.operate import main as operate
+from weir_operator.operate.repair import Mode
 from weir_operator.serving import main as serve
 from weir_operator.serving.admission import Webhook
 from weir_operator.serving.server import read_settings
@@ -204,8 +205,40 @@ def test_with_cert_manager_the_operator_has_no_right_to_secrets(render):
 
 
 @pytest.mark.parametrize(
+    ("cni", "webhook", "rights"),
+    [
+        ("InPlace", "None", set()),
+        ("Delete", "None", {("pods/eviction", "create")}),
+        ("Label", "Delete", {("pods", "patch"), ("pods/eviction", "create")}),
+    ],
+)
+def test_only_the_operator_may_change_pods_and_only_as_the_repair_that_was_chosen_needs(render, cni, webhook, rights):
+    values = {"cni": {"enabled": True, "repair": {"mode": cni}}, "webhook": {"repair": {"mode": webhook}}}
+    found = {
+        (obj["metadata"]["name"], resource, verb)
+        for obj in objects(render(values))
+        if obj["kind"].endswith("Role")
+        for rule in obj["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if resource.startswith("pods") and verb not in {"get", "list", "watch"}
+    }
+    assert found == {("weir-operator", *right) for right in rights}
+
+
+def test_without_agents_nothing_is_done_about_rules(render):
+    (container,) = dict(pods(render({"cni": {"repair": {"mode": "Delete"}}})))["weir-operator"]["spec"]["containers"]
+    parser = argparse.ArgumentParser()
+    operate.add_arguments(parser)
+    assert parser.parse_args(container["args"]).cni_repair is Mode.NONE
+
+
+@pytest.mark.parametrize(
     ("values", "told"),
     [
+        ({"cni": {"repair": {"mode": "Repair"}}}, ["/cni/repair/mode", "'InPlace', 'Delete', 'Label', 'None'"]),
+        ({"webhook": {"repair": {"mode": "InPlace"}}}, ["/webhook/repair/mode", "'None', 'Label', 'Delete'"]),
+        ({"operator": {"evictions": {"perMinute": 0}}}, ["/operator/evictions/perMinute", "minimum"]),
         ({"webhook": {"failurePolicy": "ignore"}}, ["/webhook/failurePolicy", "'Ignore', 'Fail'"]),
         ({"webhook": {"timeoutSeconds": 30}}, ["/webhook/timeoutSeconds", "maximum", "5"]),
         ({"webhook": {"excludedNamespaces": ["*"]}}, ["/webhook/excludedNamespaces/0", "pattern"]),
