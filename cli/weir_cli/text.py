@@ -1,10 +1,12 @@
 """Text that came over the network, made fit for a terminal, and columns of it."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 # Control, format (bidirectional overrides, zero width), surrogate, private use, unassigned, line and paragraph ends.
 _UNSAFE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+
+_INDENT = 4
 
 
 def printable(text: str) -> str:
@@ -14,6 +16,45 @@ def printable(text: str) -> str:
     return "".join(
         char if unicodedata.category(char) not in _UNSAFE else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal the text takes, which must be printable."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns(char) for char in text)
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def fit(text: str, columns: int, *, right: bool = False) -> str:
+    """The text in exactly so many columns: filled up with spaces, at its left if `right`, or cut with an ellipsis."""
+    taken = width(text)
+    if taken > columns:
+        text = _cut(text, columns - 1) + "…" if columns else ""
+        taken = width(text)
+    return " " * (columns - taken) + text if right else text + " " * (columns - taken)
+
+
+def _cut(text: str, columns: int) -> str:
+    for end, char in enumerate(text):
+        columns -= _columns(char)
+        if columns < 0:
+            return text[:end]
+    return text
+
+
+def wrapped(text: str, columns: int) -> Iterator[str]:
+    """The text in pieces that are no wider, those after the first indented."""
+    while width(text) > columns > 2 * _INDENT:
+        piece = _cut(text, columns)
+        yield piece
+        text = " " * _INDENT + text[len(piece) :]
+    yield text
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

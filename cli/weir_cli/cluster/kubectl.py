@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -50,21 +51,12 @@ class Kubectl(msgspec.Struct, frozen=True):
             raise _failed(args[0], done.stderr, done.returncode)
         return done.stdout
 
-    def lines(self, *args: str) -> Iterator[bytes]:
-        """The lines that the command prints, as they come. Raises `KubectlError` at its end."""
+    def lines(self, stack: ExitStack, *args: str) -> Iterator[bytes]:
+        """The lines that the command prints, as they come; the stack ends the command. Raises `KubectlError` at its end."""
         process = subprocess.Popen(self._argv(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            yield from process.stdout
-            words = process.stderr.read().decode(errors="replace")
-            if process.wait():
-                raise _failed(args[0], words, process.returncode)
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-            process.stderr.close()
+        # Not only when the lines are closed: who reads them may be in another thread, waiting for the next.
+        stack.callback(process.kill)
+        return _lines(process, args[0])
 
     def current_namespace(self) -> str:
         """The namespace that commands are about when none is given."""
@@ -80,6 +72,21 @@ class Kubectl(msgspec.Struct, frozen=True):
         context = () if self.context is None else ("--context", self.context)
         namespace = () if self.namespace is None else ("--namespace", self.namespace)
         return [program, *context, *namespace, *args]
+
+
+def _lines(process: subprocess.Popen[bytes], verb: str) -> Iterator[bytes]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        yield from process.stdout
+        words = process.stderr.read().decode(errors="replace")
+        if process.wait():
+            raise _failed(verb, words, process.returncode)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
 
 
 def _failed(verb: str, words: str, status: int) -> KubectlError:

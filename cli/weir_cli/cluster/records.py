@@ -1,6 +1,8 @@
 """Flow records of captured pods, from the logs of their sidecars."""
 
+from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import msgspec
 
@@ -17,17 +19,27 @@ class Line(msgspec.Struct, frozen=True):
     pod: str | None = None
 
 
-def records(kubectl: Kubectl, pod: str | None, selector: str | None, last: int, *, follow: bool) -> Iterator[Line]:
-    """The last records of a pod, of the pods that `selector` finds, or of all captured pods of the namespace.
+class Pods(msgspec.Struct, frozen=True):
+    """A pod, or those with these labels, or all captured pods of the namespace."""
+
+    kubectl: Kubectl
+    pod: str | None = None
+    selector: str | None = None
+
+
+def records(pods: Pods, last: int | None, stack: ExitStack, *, follow: bool) -> Iterator[Line]:
+    """The last records of pods (None: all there are); the stack ends it.
 
     Without `follow` they are in order of time. Raises `KubectlError`.
     """
-    of = [pod] if pod is not None else ["--selector", selector or f"{CAPTURED_LABEL}=true"]
-    options = ["--container", SIDECAR, "--tail", str(last), "--prefix", "--max-log-requests", _MOST_PODS]
-    found = _read(kubectl.lines("logs", *of, *options, *(["--follow"] if follow else [])))
+    of = [pods.pod] if pods.pod is not None else ["--selector", pods.selector or f"{CAPTURED_LABEL}=true"]
+    tail = str(-1 if last is None else last)
+    options = ["--container", SIDECAR, "--tail", tail, "--prefix", "--max-log-requests", _MOST_PODS]
+    found = _read(pods.kubectl.lines(stack, "logs", *of, *options, *(["--follow"] if follow else [])))
     if follow:
         return found
-    return iter(sorted(found, key=_time)[-last:] if last else ())
+    ordered = sorted(found, key=_time)
+    return iter(ordered if last is None else deque(ordered, maxlen=last))
 
 
 def _read(lines: Iterator[bytes]) -> Iterator[Line]:

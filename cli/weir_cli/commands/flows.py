@@ -1,4 +1,4 @@
-"""`weir flows`: the last records of flows and of the requests in them, and with --follow those that come.
+"""`weir flows`: records of flows and of the requests in them: as a table, live, as an HTTP Archive, as a curl command.
 
 From pods, a sidecar of a run, or a file.
 """
@@ -7,28 +7,26 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
-
-import msgspec
 
 from weir_cli.cluster import kubectl
 from weir_cli.cluster.kubectl import KubectlError
-from weir_cli.cluster.records import Line, records
-from weir_cli.control import Control, ControlError, state_directory
+from weir_cli.cluster.records import Line, Pods
+from weir_cli.control import ControlError
+from weir_cli.flows import curl, har, ids, table
+from weir_cli.flows.filters import Filter, FilterError, parse
+from weir_cli.flows.messages import ExportError
+from weir_cli.flows.source import File, Run, Source, lines
+from weir_cli.flows.told import Told, Unreadable, read
 from weir_cli.text import printable
-from weir_sidecar.contract.flow import FlowRecord
-from weir_sidecar.contract.request import IS_REQUEST, RequestRecord
+from weir_sidecar.contract.request import RequestRecord
 
-_POLL = 0.2
-_HEAD = ("TIME", "CLIENT", "PROTO", "DESTINATION", "DECISION", "REASON", "UP", "DOWN", "MS")
-_ROW = "{:12}  {:>15}  {:5}  {:44}  {:11}  {:28}  {:>6}  {:>6}  {:>9}"
-_POD = "{:32}  "
-_KIB = 1024
+_LAST = 20
+_LAST_LIVE = 1000
+_STDOUT = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,19 +38,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--pod", metavar="NAME", help="a pod (without any source: all captured pods of the namespace)")
     source.add_argument("-l", "--selector", metavar="LABELS", help="the pods with these labels, such as app=web")
     kubectl.add_arguments(parser)
-    parser.add_argument("--last", type=_count, default=20, metavar="N", help="how many to show (default: 20)")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with those that come")
+    parser.add_argument(
+        "--filter",
+        type=_filter,
+        default=Filter(),
+        metavar="EXPR",
+        help="only such as 'host:*.example.com status:>=400'",
+    )
+    parser.add_argument(
+        "--last", type=_count, metavar="N",
+        help=f"how many to show (default: {_LAST}; --live: {_LAST_LIVE}; --har and --curl: all)",
+    )  # fmt: skip
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("-f", "--follow", action="store_true", help="go on with those that come")
+    what.add_argument("--live", action="store_true", help="on the full screen, with those that come")
+    what.add_argument("--har", metavar="FILE", help="write the requests as an HTTP Archive (-: to standard output)")
+    what.add_argument("--curl", type=_id, metavar="ID", help="print the curl command that repeats a request")
     parser.add_argument("-o", dest="output", choices=("table", "json"), default="table", help="default: table")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the records. Status 1: they cannot be had, or some lines are not records."""
+    """Do what was asked. Status 1: the records cannot be had, some lines are not records, or there is no such request."""
     try:
         with ExitStack() as stack:
-            return _show(_lines(args, stack), args.output, pods=_of_cluster(args), follow=args.follow)
-    except (ControlError, KubectlError) as error:
-        print(f"weir flows: {printable(str(error))}", file=sys.stderr)
-        return 1
+            return _run(args, _source(args), stack)
+    except (ControlError, KubectlError, ExportError) as error:
+        return _failed(str(error))
     except KeyboardInterrupt:
         return 0  # how following ends
     except BrokenPipeError:
@@ -61,87 +72,139 @@ def run(args: argparse.Namespace) -> int:
         return 0
 
 
-def _of_cluster(args: argparse.Namespace) -> bool:
-    return args.file is None and args.state is None and args.name is None
-
-
-def _lines(args: argparse.Namespace, stack: ExitStack) -> Iterator[Line]:
-    if _of_cluster(args):
-        return records(kubectl.from_arguments(args), args.pod, args.selector, args.last, follow=args.follow)
+def _source(args: argparse.Namespace) -> Source:
     if args.file is not None:
-        return map(Line, _from_file(args, stack))
-    control = stack.enter_context(Control(state_directory(args.state, args.name)))
-    return map(Line, control.lines(f"/flows?last={args.last}{'&follow=1' if args.follow else ''}"))
+        return File(args.file)
+    if args.state is not None or args.name is not None:
+        return Run(args.state, args.name)
+    return Pods(kubectl.from_arguments(args), args.pod, args.selector)
 
 
-def _from_file(args: argparse.Namespace, stack: ExitStack) -> Iterator[bytes]:
+def _run(args: argparse.Namespace, source: Source, stack: ExitStack) -> int:
+    if args.live:
+        return _live(source, args)
+    if args.follow:
+        found = _read(lines(source, _LAST if args.last is None else args.last, stack, follow=True))
+        return _print(_matching(found, args.filter), source, args)
+    # A filter looks at all there is, so that N of what it lets through are shown.
+    everything = bool(args.filter.terms) or args.har is not None or args.curl is not None
+    wanted = args.last if args.last is not None or everything else _LAST
+    found = _read(lines(source, None if everything else wanted, stack, follow=False))
+    if everything or args.output == "table":
+        found = table.grouped(found)
+    chosen = _matching(found, args.filter)
+    if everything and wanted is not None:
+        chosen = iter(deque(chosen, maxlen=wanted))
+    if args.har is not None:
+        return _archive(chosen, args.har)
+    return _repeat(chosen, args.curl) if args.curl is not None else _print(chosen, source, args)
+
+
+def _live(source: Source, args: argparse.Namespace) -> int:
     try:
-        file = stack.enter_context(Path(args.file).open("rb"))  # noqa: SIM115 - the stack closes it
-    except OSError as error:
-        raise ControlError(f"{args.file}: {error.strerror}") from error
-    return _tail(file, args.last, follow=args.follow)
+        from weir_cli.flows import live  # noqa: PLC0415 - curses is not in every Python, and only this needs it
+    except ImportError as error:
+        return _failed(f"--live needs Python's curses module: {error}")
+    try:
+        live.show(source, _LAST_LIVE if args.last is None else args.last, args.filter)
+    except live.TerminalError as error:
+        return _failed(str(error))
+    return 0
 
 
-def _tail(file: BinaryIO, last: int, *, follow: bool) -> Iterator[bytes]:
-    """The last lines of a file, and with `follow` what is appended to it, for ever."""
-    lines = deque(file, maxlen=last + 1)
-    # A line without its end is still being written.
-    unfinished = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
-    yield from list(lines)[-last:] if last else ()
-    while follow:
-        unfinished += file.readline()
-        if unfinished.endswith(b"\n"):
-            yield unfinished
-            unfinished = b""
-        else:
-            time.sleep(_POLL)
+def _read(found: Iterable[Line]) -> Iterator[Told | Unreadable]:
+    return map(read, found)
 
 
-def _show(lines: Iterator[Line], output: str, *, pods: bool, follow: bool) -> int:
-    if output == "table":
-        print((_POD.format("POD") if pods else "") + _ROW.format(*_HEAD).rstrip(), flush=True)
+def _matching(found: Iterable[Told | Unreadable], wanted: Filter) -> Iterator[Told | Unreadable]:
+    """What the filter lets through; what is no record is told in any case."""
+    return (one for one in found if isinstance(one, Unreadable) or wanted.matches(one))
+
+
+def _print(found: Iterable[Told | Unreadable], source: Source, args: argparse.Namespace) -> int:
+    layout = table.printed(pods=isinstance(source, Pods))
+    if args.output == "table":
+        print(table.head(layout), flush=True)
     status = 0
-    told: Iterable[_Told] = map(_read, lines)
-    for line, record in told if follow or output == "json" else _grouped(told):
-        if isinstance(record, str):
-            print(f"weir flows: not a flow record: {record}: {line.record[:80]!r}", file=sys.stderr)
-            status = 1
+    for told in found:
+        if isinstance(told, Unreadable):
+            status = _unreadable(told)
         else:
-            print(_as_json(line) if output == "json" else row(record, line.pod), flush=True)
+            print(_as_json(told.line) if args.output == "json" else table.row(told, layout), flush=True)
     return status
 
 
-type _Record = FlowRecord | RequestRecord
-type _Told = tuple[Line, _Record | str]
-"""A line and its record, or why it is none."""
-
-_flow_decoder = msgspec.json.Decoder(FlowRecord)
-_request_decoder = msgspec.json.Decoder(RequestRecord)
-
-
-def _read(line: Line) -> _Told:
-    decoder: msgspec.json.Decoder[FlowRecord] | msgspec.json.Decoder[RequestRecord] = _flow_decoder
-    if line.record.startswith(IS_REQUEST):
-        decoder = _request_decoder
+def _archive(found: Iterable[Told | Unreadable], path: str) -> int:
+    told, status = _readable(found)
+    made = har.archive(told)
+    text = json.dumps(made, indent=1) + "\n"
+    if path == _STDOUT:
+        print(text, end="")
+        return status
     try:
-        return line, decoder.decode(line.record)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return line, str(error)
+        # Bodies and header fields may be in it, which are not everybody's.
+        Path(path).touch(mode=0o600)
+        Path(path).write_text(text)
+    except OSError as error:
+        return _failed(f"{path}: {error.strerror}")
+    count = len(made["log"]["entries"])
+    print(
+        f"{path}: {count} requests" + ("" if count else "; only flows that are intercepted have any"), file=sys.stderr
+    )
+    return status
 
 
-def _grouped(told: Iterable[_Told]) -> Iterator[_Told]:
-    """Requests after their flow, whose record comes when all of them have ended; those of open flows come last."""
-    waiting: dict[str, list[_Told]] = {}
-    for one in told:
-        record = one[1]
-        if isinstance(record, RequestRecord):
-            waiting.setdefault(record.flow, []).append(one)
+def _repeat(found: Iterable[Told | Unreadable], name: ids.Name) -> int:
+    told, _ = _readable(found)
+    meant = [one for one in told if name.means(one.flow_id)]
+    requests = [
+        one for one in meant if isinstance(one.record, RequestRecord) and name.request in (None, one.record.number)
+    ]
+    if len(requests) != 1:
+        return _failed(_which(name, meant, requests))
+    made = curl.command(requests[0])
+    print(made.text)
+    if made.missing:
+        print(
+            f"weir flows: not recorded, so put in what you need: {printable(', '.join(made.missing))}", file=sys.stderr
+        )
+    return 0
+
+
+def _which(name: ids.Name, meant: list[Told], requests: list[Told]) -> str:
+    """Why a name does not mean one request."""
+    if requests:
+        flows = {one.flow_id for one in requests}
+        of = [
+            ids.name(one.record) if len(flows) == 1 else f"{one.flow_id}/{one.record.number}"
+            for one in requests
+            if isinstance(one.record, RequestRecord)
+        ]
+        return f"{name} may be any of {', '.join(of[:20])}{' …' if len(of) > 20 else ''}"
+    if meant:
+        return f"{name}: the flow is there, and no such request in it: {meant[0].record.decision}"
+    return f"{name}: there is no such flow among the records; the column ID of the table has those there are"
+
+
+def _readable(found: Iterable[Told | Unreadable]) -> tuple[list[Told], int]:
+    """The records, and status 1 where there were lines that are none."""
+    told: list[Told] = []
+    status = 0
+    for one in found:
+        if isinstance(one, Unreadable):
+            status = _unreadable(one)
         else:
-            yield one
-            if isinstance(record, FlowRecord):
-                yield from waiting.pop(record.id, ())
-    for requests in waiting.values():
-        yield from requests
+            told.append(one)
+    return told, status
+
+
+def _unreadable(line: Unreadable) -> int:
+    return _failed(f"not a flow record: {line.why}: {line.line.record[:80]!r}")
+
+
+def _failed(why: str) -> int:
+    print(f"weir flows: {printable(why)}", file=sys.stderr)
+    return 1
 
 
 def _as_json(line: Line) -> str:
@@ -150,51 +213,18 @@ def _as_json(line: Line) -> str:
     return json.dumps(pod | json.loads(line.record))
 
 
-def row(record: _Record, pod: str | None = None) -> str:
-    """A record as one line of the table."""
-    text = _ROW.format(*map(printable, _cells(record)))
-    if pod is not None:
-        text = _POD.format(printable(pod)) + text
-    return f"{text}  {printable(record.error)}" if record.error else text
+def _filter(text: str) -> Filter:
+    try:
+        return parse(text)
+    except FilterError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _cells(record: _Record) -> tuple[str, ...]:
-    time = record.time.partition("T")[2].rstrip("Z")[:12]
-    rule = f" ({record.rule})" if record.rule else ""
-    if isinstance(record, RequestRecord):
-        return (
-            time,
-            "",
-            f"#{record.number}",
-            f"{record.method} {record.host or ''}{record.path}",
-            record.decision,
-            f"{record.status or 'no answer'}{rule}",
-            amount(record.request_bytes),
-            amount(record.response_bytes),
-            f"{record.duration_ms:.1f}",
-        )
-    address = f"[{record.address}]" if ":" in record.address else record.address
-    client = record.client
-    return (
-        time,
-        f"uid {client.uid}" if client.uid is not None else client.address or "?",
-        record.protocol,
-        f"{record.host or address}:{record.port}",
-        record.decision,
-        f"{record.reason}{rule}",
-        amount(record.bytes_up),
-        amount(record.bytes_down),
-        f"{record.duration_ms:.1f}",
-    )
-
-
-def amount(count: float) -> str:
-    """Bytes in at most six characters."""
-    for unit in ("", "K", "M", "G"):
-        if count < 10 * _KIB or unit == "G":
-            return f"{count:.0f}{unit}"
-        count /= _KIB
-    raise AssertionError
+def _id(text: str) -> ids.Name:
+    found = ids.parse(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected an ID as the table has it, such as 3f0a-1c/2")
+    return found
 
 
 def _count(text: str) -> int:

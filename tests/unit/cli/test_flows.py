@@ -4,27 +4,25 @@ import asyncio
 import json
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-import msgspec
 import pytest
 
+from lab import records
 from weir_cli.commands import flows
+from weir_cli.flows import source
+from weir_cli.flows.source import File
+from weir_cli.flows.table import amount, printed, row
 from weir_cli.main import main
-from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason, encode_record
-from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord, Scheme, encode_request
+from weir_sidecar.contract.flow import Client, encode_record
+from weir_sidecar.contract.request import RequestDecision, encode_request
 from weir_sidecar.edge.admin import Admin, AdminRoutes, DoorKind, open_control_socket
 from weir_sidecar.edge.metrics import Metrics
 from weir_sidecar.edge.records import RecordSink
 
 
 def record(number, **changes):
-    base = FlowRecord(
-        time="2026-01-01T10:20:30.456Z", id=str(number), client=Client(uid=1000), protocol=Protocol.TLS,
-        host="example.com", sni=None, address="192.0.2.1", port=443, alpn=None, decision=Decision.INTERCEPT,
-        reason=Reason.RULE, rule="web", tls=None, bytes_up=10, bytes_down=20480, duration_ms=12.34,
-    )  # fmt: skip
-    return msgspec.structs.replace(base, **changes)
+    return records.flow(**{"id": str(number), **changes})
 
 
 @pytest.fixture
@@ -89,8 +87,8 @@ def test_json_is_the_record(tmp_path, capsys):
 def test_the_table(file, capsys):
     assert main(["flows", str(file), "--last", "1"]) == 0
     head, line = capsys.readouterr().out.splitlines()
-    assert " ".join(head.split()) == "TIME CLIENT PROTO DESTINATION DECISION REASON UP DOWN MS"
-    assert " ".join(line.split()) == "10:20:30.456 uid 1000 tls example.com:443 intercept rule (web) 10 20K 12.3"
+    assert " ".join(head.split()) == "TIME ID CLIENT PROTO DESTINATION DECISION REASON UP DOWN MS"
+    assert " ".join(line.split()) == "10:20:30.456 29 uid 1000 tls example.com:443 intercept rule (web) 10 20K 12.3"
     assert head.index("DECISION") == line.index("intercept")
 
 
@@ -106,7 +104,7 @@ def test_the_table(file, capsys):
     ],
 )
 def test_what_is_not_known_is_shown_as_what_is(changes, words):
-    assert words in flows.row(record(1, **changes))
+    assert words in row(records.told(record(1, **changes)), printed(pods=False))
 
 
 @pytest.mark.parametrize("evil", ["\x1b[2J", "\x9b31m", "\u202e", "\u200b", "\r", "\n", "\ue000"])
@@ -123,7 +121,7 @@ def test_nothing_that_steers_a_terminal_gets_through(tmp_path, capsys, evil, fie
 
 
 def test_names_of_other_scripts_stay_readable():
-    assert "bücher.example:443" in flows.row(record(1, host="bücher.example"))
+    assert "bücher.example:443" in row(records.told(record(1, host="bücher.example")), printed(pods=False))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +129,7 @@ def test_names_of_other_scripts_stay_readable():
     [(0, "0"), (10239, "10239"), (10240, "10K"), (5 << 20, "5120K"), (10 << 20, "10M"), (1 << 40, "1024G")],
 )
 def test_amounts(count, text):
-    assert flows.amount(count) == text
+    assert amount(count) == text
 
 
 def test_a_line_that_is_no_record_is_named_and_the_others_are_shown(file, capsys):
@@ -150,28 +148,27 @@ def test_a_line_that_is_being_written_is_not_shown(file, capsys):
     assert shown_ids(capsys.readouterr().out) == [29]
 
 
-def test_following_a_file_waits_for_whole_lines(file, monkeypatch):
+def test_following_a_file_waits_for_whole_lines(file):
     half = encode_record(record(100))
     pieces = [half[:20], half[20:] + encode_record(record(101))]
 
     def append(_):
         if not pieces:
-            raise KeyboardInterrupt
+            return True
         with file.open("ab") as more:
             more.write(pieces.pop(0))
+        return False
 
-    monkeypatch.setattr(flows.time, "sleep", append)
-    got = []
-    with file.open("rb") as opened, pytest.raises(KeyboardInterrupt):
-        got.extend(map(got.append, flows._tail(opened, 1, follow=True)))
-    assert shown_ids(b"".join(filter(None, got))) == [29, 100, 101]
+    with ExitStack() as stack:
+        got = [line.record for line in source.lines(File(str(file)), 1, stack, follow=True, pause=append)]
+    assert shown_ids(b"".join(got)) == [29, 100, 101]
 
 
 def test_following_ends_quietly(file, monkeypatch):
-    def interrupt(_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(flows.time, "sleep", interrupt)
+    monkeypatch.setattr(source.Event, "wait", interrupt)
     assert main(["flows", str(file), "--follow"]) == 0
 
 
@@ -182,18 +179,17 @@ def test_a_running_sidecar_shows_its_ring(state, capsys):
 
 
 def test_following_a_sidecar_until_it_ends(state, capsys, monkeypatch):
-    real = flows.row
+    real = flows.table.row
     with sidecar(state / "sidecar", map(record, range(3))) as more:
 
-        def row(one, pod):
-            assert pod is None
-            if one.id == "2":
+        def row(one, layout):
+            if one.flow_id == "2":
                 more(record(3))
-            elif one.id == "3":
+            elif one.flow_id == "3":
                 raise KeyboardInterrupt
-            return real(one)
+            return real(one, layout)
 
-        monkeypatch.setattr(flows, "row", row)
+        monkeypatch.setattr(flows.table, "row", row)
         assert main(["flows", "--state", str(state), "--last", "1", "--follow"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
 
@@ -224,12 +220,7 @@ def test_there_is_one_source_at_most(file, capsys):
 
 
 def request(flow, number, **changes):
-    base = RequestRecord(
-        time="2026-01-01T10:20:31.456Z", flow=str(flow), number=number, protocol=HTTPVersion.HTTP1, scheme=Scheme.HTTPS,
-        host="example.com", port=443, method="GET", path="/a?b=*", status=200, request_bytes=0, response_bytes=20480,
-        ttfb_ms=1.5, duration_ms=2.34, rule=None, decision=RequestDecision.ALLOW,
-    )  # fmt: skip
-    return msgspec.structs.replace(base, **changes)
+    return records.request(number, **{"flow": str(flow), **changes})
 
 
 def test_requests_are_shown_below_their_flow(tmp_path, capsys):
@@ -244,9 +235,123 @@ def test_requests_are_shown_below_their_flow(tmp_path, capsys):
     path.write_bytes(b"".join(lines))
     assert main(["flows", str(path)]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [row[1] for row in rows] == ["uid", "#1", "#2", "uid", "#1"]
-    assert rows[1][1:7] == ["#1", "GET", "example.com/a?b=*", "allow", "200", "0"]
-    assert rows[2][2:7] == ["GET", "example.com/a?b=*", "deny", "403", "(web/no)"]
-    assert rows[4][2:7] == ["PUT", "example.com/a?b=*", "allow", "no", "answer"]
+    assert [row[1] for row in rows] == ["1", "1/1", "1/2", "3", "2/1"]
+    assert rows[1][2:7] == ["http/1.1", "GET", "example.com/a?b=*", "allow", "200"]
+    assert rows[2][3:8] == ["GET", "example.com/a?b=*", "deny", "403", "(web/no)"]
+    assert rows[4][3:8] == ["PUT", "example.com/a?b=*", "allow", "no", "answer"]
     assert main(["flows", str(path), "-o", "json"]) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Two flows with two requests each, those of the first refused."""
+    path = tmp_path / "mixed.jsonl"
+    several = [
+        *(records.request(number, 1, path="/a", status=403, decision=RequestDecision.DENY) for number in (1, 2)),
+        records.flow(1, client=Client(uid=7)),
+        *(records.request(number, 2, path=f"/b?q={'*'}", method="PUT") for number in (1, 3)),
+        records.flow(2),
+    ]
+    path.write_bytes(b"".join(map(records.line, several)))
+    return path
+
+
+def listed(text):
+    return [line.split()[1] for line in text.splitlines()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ids"),
+    [
+        (["--filter", "status:403"], ["3f0a-1/1", "3f0a-1/2"]),
+        (["--filter", "uid:7"], ["3f0a-1", "3f0a-1/1", "3f0a-1/2"]),
+        (["--filter", "is:request", "--last", "3"], ["3f0a-1/2", "3f0a-2/1", "3f0a-2/3"]),
+        (["--filter=-decision:deny"], ["3f0a-1", "3f0a-2", "3f0a-2/1", "3f0a-2/3"]),
+    ],
+)
+def test_a_filter(mixed, capsys, arguments, ids):
+    assert main(["flows", str(mixed), *arguments]) == 0
+    assert listed(capsys.readouterr().out) == ids
+
+
+def test_a_filter_on_what_follows(mixed, capsys, monkeypatch):
+    monkeypatch.setattr(source.Event, "wait", lambda *_: True)
+    assert main(["flows", str(mixed), "-f", "--filter", "method:PUT", "-o", "json"]) == 0
+    assert [json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()] == [1, 3]
+
+
+def test_a_filter_that_cannot_be_read(mixed, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["flows", str(mixed), "--filter", "status:often"])
+    assert ended.value.code == 2
+    assert "status: found 'often'; allowed: a number" in capsys.readouterr().err
+
+
+def test_an_archive(mixed, tmp_path, capsys):
+    path = tmp_path / "out.har"
+    assert main(["flows", str(mixed), "--har", str(path)]) == 0
+    assert capsys.readouterr().err == f"{path}: 4 requests\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    entries = json.loads(path.read_text())["log"]["entries"]
+    assert {entry["_weir"]["id"] for entry in entries} == {"3f0a-1/1", "3f0a-1/2", "3f0a-2/1", "3f0a-2/3"}
+    assert {entry["serverIPAddress"] for entry in entries} == {"192.0.2.1"}
+
+
+def test_an_archive_of_some_to_standard_output(mixed, capsys):
+    assert main(["flows", str(mixed), "--har", "-", "--filter", "method:PUT", "--last", "1"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["log"]["entries"]
+    assert entry["_weir"]["id"] == "3f0a-2/3"
+
+
+def test_an_archive_without_requests_says_why(file, tmp_path, capsys):
+    path = tmp_path / "none.har"
+    assert main(["flows", str(file), "--har", str(path)]) == 0
+    assert "0 requests; only flows that are intercepted have any" in capsys.readouterr().err
+    assert main(["flows", str(file), "--har", str(tmp_path)]) == 1
+    assert "Is a directory" in capsys.readouterr().err
+
+
+def test_a_request_as_curl(mixed, capsys):
+    assert main(["flows", str(mixed), "--curl", "3f0a-2/3"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == (
+        "curl --http1.1 --request PUT \\\n"
+        "  'https://example.com/b?q=REDACTED' \\\n"
+        "  --resolve example.com:443:192.0.2.1\n"
+    )  # fmt: skip
+    assert "put in what you need: the value of q in the URL, the header fields" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("3f0a-2", "3f0a-2 may be any of 3f0a-2/1, 3f0a-2/3"),
+        ("3f0a-2/2", "3f0a-2/2: the flow is there, and no such request in it"),
+        ("ffff-2/1", "there is no such flow among the records"),
+    ],
+)
+def test_a_name_that_means_no_one_request(mixed, capsys, name, words):
+    assert main(["flows", str(mixed), "--curl", name]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+
+
+def test_a_short_name_of_two_flows_is_told_apart_by_the_whole_one(mixed, capsys):
+    with mixed.open("ab") as more:
+        more.write(encode_request(records.request(3, flow="3f0affffff-2")))
+    assert main(["flows", str(mixed), "--curl", "3f0a-2/3"]) == 1
+    assert "may be any of 3f0a9c21d7-2/3, 3f0affffff-2/3" in capsys.readouterr().err
+    assert main(["flows", str(mixed), "--curl", "3f0affffff-2/3"]) == 0
+
+
+def test_what_is_no_name_is_refused(mixed, capsys):
+    with pytest.raises(SystemExit):
+        main(["flows", str(mixed), "--curl", "2/"])
+    assert "expected an ID as the table has it, such as 3f0a-1c/2" in capsys.readouterr().err
+
+
+def test_the_full_screen_needs_a_terminal(mixed, capsys):
+    assert main(["flows", str(mixed), "--live"]) == 1
+    assert "--live needs a terminal; --follow prints line after line" in capsys.readouterr().err
