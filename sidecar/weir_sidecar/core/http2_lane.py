@@ -67,6 +67,10 @@ class Lane:
         """Payload bytes of the last fed frame that are still to come."""
         return self._walk.rest
 
+    def join(self, joins: bool) -> None:  # noqa: FBT001
+        """Whether handlers of DATA are asked about several frames of a stream at a time."""
+        self._walk.joins = joins
+
     @property
     def open_stream(self) -> int:
         """The stream of the frame of which more is to come; 0: there is none."""

@@ -73,6 +73,8 @@ class HTTP2Relay:
 
     def from_upstream(self, data: bytes) -> None:
         """Take the upstream's bytes."""
+        # What may have to wait for the client's window is asked about frame by frame.
+        self._down.join(not self._window.owes)
         self._feed(self._down, data)
 
     def for_client(self) -> bytes:
@@ -209,9 +211,7 @@ class HTTP2Relay:
         stream.request.request_bytes += piece.length - piece.padding
         if stream.tap is not None:
             stream.tap.up(self._up.buffer, piece, self._up.frame_rest)
-        if stream.watch is not None and stream.watch.finds(
-            self._up.buffer, piece.start + http2.HEAD_BYTES * piece.first, piece.end
-        ):
+        if stream.watch is not None and stream.watch.finds_in(self._up.buffer, http2.payloads(self._up.buffer, piece)):
             ended = self._break(piece.stream, stream, RequestError.PLACEHOLDER_MISUSED)
             if not piece.first:  # what has gone on of the frame cannot be taken back but with the connection
                 raise FrameError(ErrorCode.PROTOCOL_ERROR, "a placeholder for a credential, where it does not belong")

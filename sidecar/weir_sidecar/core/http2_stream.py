@@ -244,6 +244,11 @@ class ClientWindow:
         self.stream = DEFAULT_WINDOW
         """On a new stream."""
 
+    @property
+    def owes(self) -> bool:
+        """Whether the upstream counts on more than there is."""
+        return self._owed > 0
+
     def granted(self, increment: int) -> int:
         """The client grants more on the connection; returns how much of that the upstream may know of."""
         self._window += increment

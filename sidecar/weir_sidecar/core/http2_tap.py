@@ -7,7 +7,7 @@ from weir_sidecar.core.request_capture import RequestCapture
 from weir_sidecar.core.request_log import field_of
 from weir_sidecar.core.websocket import WebSocket
 from weir_sidecar.wire.hpack import Block
-from weir_sidecar.wire.http2 import HEAD_BYTES, PADDED, Piece
+from weir_sidecar.wire.http2 import PADDED, Piece, payloads
 
 type _Sink = Callable[[bytes, int, int], None]
 
@@ -53,12 +53,13 @@ class _Content:
         """Bytes of the frame's content that are still to come."""
 
     def take(self, buffer: bytes, piece: Piece, rest: int) -> None:
-        """A part of a frame."""
-        start = piece.start
+        """A part of a frame; or several frames, which have no padding then."""
         if piece.first:
-            start += HEAD_BYTES + bool(piece.flags & PADDED)
             self._left = piece.length + (0 if piece.last else rest) - piece.padding
-        end = min(start + self._left, piece.end)
-        self._left -= max(0, end - start)
-        if self.sink is not None and start < end:
-            self.sink(buffer, start, end)
+        before = bool(piece.flags & PADDED) if piece.first else 0
+        for at, to in payloads(buffer, piece):
+            start = at + before
+            end = min(start + self._left, to)
+            self._left -= max(0, end - start)
+            if self.sink is not None and start < end:
+                self.sink(buffer, start, end)

@@ -21,6 +21,10 @@ class BodyWatch:
         self._last = (self._last + data[max(start, end - keep) : end])[-keep:]
         return any(one in seam or data.find(one, start, end) >= 0 for one in self._placeholders)
 
+    def finds_in(self, data: bytes, places: Iterable[tuple[int, int]]) -> bool:
+        """Whether one ends in the next pieces, which are at these places in `data`."""
+        return any(self.finds(data, start, end) for start, end in places)
+
     def found(self, fields: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether a placeholder is in any of these header fields, as of trailers."""
         return any(one in text for field in fields for text in field for one in self._placeholders)

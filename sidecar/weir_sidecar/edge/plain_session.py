@@ -22,10 +22,10 @@ class PlainSession:
         self._send = sock.send
         self._size = _CHUNK
 
-    def recv(self, size: int) -> bytes:
-        """Bytes that are there, more than `size` at once where a record's size is not a limit. Raises `SSL.WantReadError`, or what `ended` explains."""
+    def recv(self) -> bytes:
+        """Bytes that are there. Raises `SSL.WantReadError`, or what `ended` explains."""
         try:
-            data = self._recv(max(size, self._size))
+            data = self._recv(self._size)
         except BlockingIOError:
             raise SSL.WantReadError from None
         except OSError as error:

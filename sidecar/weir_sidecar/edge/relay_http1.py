@@ -160,7 +160,7 @@ class HTTP1Relay:
             fields = http1.without_upgrade_to_http2(head.fields())
             exchange.tunnels = fields is None or any(name.lower() == b"upgrade" for name, _ in fields)
         if head.has_body:
-            self._body = request_body(exchange.request, head, self._requests.watch())
+            self._body = self._up.unread = request_body(exchange.request, head, self._requests.watch())
         else:
             self._asked()
         if len(self._queue) >= MAX_PENDING:
@@ -324,7 +324,7 @@ class HTTP1Relay:
         if exchange.tunnels:
             self._tunnel_or_not(exchange, head)
         if self._tunnel is None:
-            self._answer_body = answer_body(exchange.request, head)
+            self._answer_body = self._down.unread = answer_body(exchange.request, head)
         return exchange.request.verdict.response_edits
 
     def _tunnel_or_not(self, exchange: Exchange, head: AnswerHead) -> None:

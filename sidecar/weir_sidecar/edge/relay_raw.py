@@ -1,19 +1,15 @@
 """The unread relay: bytes as they come. Small ones are copied; a stream that grows is spliced in the kernel."""
 
 import asyncio
-import os
 from socket import SHUT_WR, socket
 
 from weir_sidecar.edge.relay import Relay, Side
+from weir_sidecar.edge.splice import Pipe
 from weir_sidecar.edge.tls_session import End
 
 _CHUNK = 65536
 _SPLICE_AFTER = 4 * _CHUNK
 """Bytes after which a way gets a pipe: below, two more system calls and two descriptors cost more than the copy."""
-
-_PIPE_BYTES = 1 << 20
-_F_SETPIPE_SZ = 1031
-_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class RawWay:
@@ -21,7 +17,6 @@ class RawWay:
 
     __slots__ = (
         "_held",
-        "_in_pipe",
         "_loop",
         "_pipe",
         "_relay",
@@ -39,8 +34,7 @@ class RawWay:
         self.source_side = source_side
         self.total = 0
         self._held: memoryview | None = None
-        self._pipe: tuple[int, int] | None = None
-        self._in_pipe = 0
+        self._pipe: Pipe | None = None
         self._splices = True
         self._relay: Relay
 
@@ -57,8 +51,7 @@ class RawWay:
         self._loop.remove_writer(self._sink.fileno())
         self._splices = False
         if self._pipe is not None:
-            os.close(self._pipe[0])
-            os.close(self._pipe[1])
+            self._pipe.close()
             self._pipe = None
 
     def _copy(self) -> None:
@@ -101,17 +94,16 @@ class RawWay:
 
     def _open_pipe(self) -> None:
         try:
-            self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            self._pipe = Pipe()
         except OSError:
             self._splices = False  # no descriptor to spare: copying goes on, and is right, only dearer
             return
-        _widen(self._pipe[1])
         self._loop.add_reader(self._source.fileno(), self._splice)
 
     def _splice(self) -> None:
         assert self._pipe is not None
         try:
-            moved = os.splice(self._source.fileno(), self._pipe[1], _PIPE_BYTES, flags=_FLAGS)
+            moved = self._pipe.fill(self._source.fileno())
         except BlockingIOError:
             # Readable, and nothing to splice: the kernel stops at urgent data (tcp(7)), and only recv gets past it.
             self._copy()
@@ -122,7 +114,6 @@ class RawWay:
         if moved == 0:
             self._source_ended()
             return
-        self._in_pipe += moved
         if not self._flush():
             self._loop.remove_reader(self._source.fileno())
             self._loop.add_writer(self._sink.fileno(), self._unclog)
@@ -131,15 +122,11 @@ class RawWay:
         """Move what is in the pipe to the sink; False while some of it is left."""
         assert self._pipe is not None
         try:
-            while self._in_pipe:
-                moved = os.splice(self._pipe[0], self._sink.fileno(), self._in_pipe, flags=_FLAGS)
-                self._in_pipe -= moved
-                self.total += moved
-        except BlockingIOError:
-            return False
+            self.total += self._pipe.flush(self._sink.fileno())
         except OSError:
             self._relay.failed(self.source_side.other, End.RESET)
-        return True
+            return True
+        return not self._pipe.held
 
     def _unclog(self) -> None:
         if self._flush() and self._pipe is not None:
@@ -154,12 +141,3 @@ class RawWay:
             self._relay.failed(self.source_side.other, End.RESET)
             return
         self._relay.source_ended(self, End.FIN)
-
-
-def _widen(pipe: int) -> None:
-    import fcntl  # noqa: PLC0415  (only a pod that moves bulk pays for it)
-
-    try:
-        fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_BYTES)
-    except OSError:
-        return  # the user's pipe budget is spent (pipe(7)); the default size works too

@@ -1,25 +1,28 @@
-"""The decrypted relay: application bytes from one session to the other, one record at a time.
+"""The decrypted relay: application bytes from one session to the other, a few records at a time.
 
-Unread; or read by whoever sets a way's `on_bytes`, which says for each portion what is passed on in its place.
+Unread; or read by whoever sets a way's `on_bytes`, which says for each portion what is passed on in its place. A body
+whose length is known need not be read to its end: see `TLSWay.unread`.
 """
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from OpenSSL import SSL
 
 from weir_sidecar.edge.plain_session import PlainSession
 from weir_sidecar.edge.relay import Relay, Side
-from weir_sidecar.edge.tls_session import RECORD_BYTES, End, Session, SessionEndedError
-
-_BURST = 16
-"""Records moved in one turn before other flows get theirs."""
-
-_MANY_BYTES = 4 * RECORD_BYTES
-"""Moved in one turn by a way that gathers."""
+from weir_sidecar.edge.tls_session import READ_BYTES, RECORD_BYTES, End, Session, SessionEndedError
 
 _AGAIN = 0.02
 """Seconds until a record that waits for the other direction is tried again."""
+
+
+class Unread(Protocol):
+    """What passes without being read."""
+
+    left: int
+    """Bytes to come; a way takes off what it has passed on."""
 
 
 class TLSWay:
@@ -27,8 +30,11 @@ class TLSWay:
 
     __slots__ = (
         "_again", "_ended", "_finishing", "_held", "_loop", "_on_first", "_paused", "_recv", "_relay", "_send", "_sink", "_sink_fd",
-        "_source", "_source_fd", "_stopped", "gathers", "on_bytes", "on_end", "source_side", "total",
+        "_source", "_source_fd", "_stopped", "gathers", "on_bytes", "on_end", "source_side", "total", "unread",
     )  # fmt: skip
+
+    reads_in_turn = 4
+    """Before other flows get theirs."""
 
     def __init__(
         self,
@@ -56,6 +62,8 @@ class TLSWay:
         """Whether all that comes in one turn is passed on together."""
         self.on_bytes: Callable[[bytes], bytes] | None = None
         """Gets what came and returns what to pass on now."""
+        self.unread: Unread | None = None
+        """What `on_bytes` need not be told of. It gets the last of it, so that it hears of the end."""
         self.on_end: Callable[[], bytes] | None = None
         """Is told that the source has ended, and returns what is still to be passed on."""
         self._relay: Relay
@@ -86,9 +94,7 @@ class TLSWay:
             return
         self._paused = False
         if self._held is None:
-            self._read_on()
-            if self._source.pending():
-                self._again = self._loop.call_later(0, self._move_many if self.gathers else self._move)
+            self._read_again()
 
     @property
     def backlog(self) -> int:
@@ -118,9 +124,9 @@ class TLSWay:
         self._paused = self._finishing = True
 
     def _move(self) -> None:
-        for _ in range(_BURST):
+        for _ in range(self.reads_in_turn):
             try:
-                data = self._recv(RECORD_BYTES)
+                data = self._recv()
             except SSL.WantReadError:
                 return
             except SSL.WantWriteError:
@@ -133,27 +139,33 @@ class TLSWay:
                 self._on_first()
                 self._on_first = None
             size = len(data)
-            if self.on_bytes is not None:
+            if self.unread is not None and size < self.unread.left:
+                self.unread.left -= size
+            elif self.on_bytes is not None:
                 data = self._read_by(self.on_bytes, data)
             passed = self._pass_on(data)
             if self._paused:
-                self._loop.remove_reader(self._source_fd)
-                if passed and self._finishing and not self._stopped:
-                    self._notify()
+                self._rest(passed=passed)
                 return
-            # A short record is most often the last for now: asking the socket again would only cost an exception.
-            if not passed or size < RECORD_BYTES:
+            # What is less is most often all for now: asking the socket again would only cost an exception.
+            if not passed or (size < READ_BYTES and not self._source.pending()):
                 return
 
     def _move_many(self) -> None:
-        """As `_move`, for frames that come in many small records or do not end with them: one send for a turn's bytes."""
+        """As `_move`, for frames that come in many small records or do not end with them: one send for many of them."""
+        for _ in range(self.reads_in_turn):
+            if not self._gather():
+                return
+
+    def _gather(self) -> bool:
+        """Move once; whether there may be more."""
         on_bytes = self.on_bytes
         assert on_bytes is not None
         out: list[bytes] = []
-        size = 0
-        while size < _MANY_BYTES and not self._paused and self._ended is None:
+        size = came = 0
+        while size < READ_BYTES and came < RECORD_BYTES and not self._paused and self._ended is None:
             try:
-                data = self._recv(RECORD_BYTES)
+                data = self._recv()
             except SSL.WantReadError:
                 break
             except SSL.WantWriteError:
@@ -165,15 +177,24 @@ class TLSWay:
             if self._on_first is not None:
                 self._on_first()
                 self._on_first = None
-            size += len(data)
+            came = len(data)
+            size += came
             out.append(self._read_by(on_bytes, data))
-        if self._pass_on(b"".join(out)):
-            if self._ended is not None:
-                self._source_ended(self._ended)
-            elif self._paused:
-                self._loop.remove_reader(self._source_fd)
-                if self._finishing and not self._stopped:
-                    self._notify()
+        if not self._pass_on(b"".join(out)):
+            return False
+        if self._ended is not None:
+            self._source_ended(self._ended)
+        elif self._paused:
+            self._rest(passed=True)
+        else:
+            return size >= READ_BYTES or self._source.pending() > 0
+        return False
+
+    def _rest(self, *, passed: bool) -> None:
+        """Stop reading, for a while or for good."""
+        self._loop.remove_reader(self._source_fd)
+        if passed and self._finishing and not self._stopped:
+            self._notify()
 
     def _read_by(self, on_bytes: Callable[[bytes], bytes], data: bytes) -> bytes:
         """What a reader passes on. One that fails, whatever it was, ends its flow, which would hang; the others go on."""
@@ -219,11 +240,17 @@ class TLSWay:
             elif self._finishing:
                 self._notify()
             else:
-                self._read_on()
+                self._read_again()
 
     def _read_on(self) -> None:
         if not self._paused:
             self._loop.add_reader(self._source_fd, self._move_many if self.gathers else self._move)
+
+    def _read_again(self) -> None:
+        """Read on, also what the socket will not tell of."""
+        self._read_on()
+        if not self._paused and self._source.pending():
+            self._again = self._loop.call_later(0, self._move_many if self.gathers else self._move)
 
     def _try_again(self, step: Callable[[], None]) -> None:
         """Do `step` a little later: a message of TLS's own is half-way, in the direction that the other way moves."""

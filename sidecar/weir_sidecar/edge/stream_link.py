@@ -200,7 +200,7 @@ class Link:
         self._more = False
         try:
             for _ in range(_BURST):
-                data += self._session.recv(RECORD_BYTES)
+                data += self._session.recv()
         except (SSL.WantReadError, SSL.WantWriteError):
             return bytes(data)
         except SSL.Error as error:

@@ -18,8 +18,8 @@ from weir_sidecar.edge.plain_session import PlainSession
 from weir_sidecar.edge.relay import Side, reset_error, reset_on_close
 from weir_sidecar.edge.relay_http1 import GONE, HTTP1Relay
 from weir_sidecar.edge.relay_http2 import HTTP2Reader
+from weir_sidecar.edge.relay_plain import PlainWay
 from weir_sidecar.edge.relay_raw import RawWay
-from weir_sidecar.edge.relay_tls import TLSWay
 from weir_sidecar.edge.requests import FlowRequests
 from weir_sidecar.edge.syn_hold import Admitted
 from weir_sidecar.edge.tcp_peek import Opening, Peeked, Peeker
@@ -266,8 +266,8 @@ class TCPFlow:
         self._release()
         upstream = await self._upstream()
         client, server = PlainSession(self._client), PlainSession(upstream)
-        up = TLSWay(self._loop, client, server, Side.CLIENT)
-        down = TLSWay(self._loop, server, client, Side.UPSTREAM)
+        up = PlainWay(self._loop, client, server, Side.CLIENT)
+        down = PlainWay(self._loop, server, client, Side.UPSTREAM)
         reader: HTTP1Relay | HTTP2Reader
         if opening is Opening.HTTP2:
             reader = HTTP2Reader(self._loop, self._read_requests())

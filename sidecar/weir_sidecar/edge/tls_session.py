@@ -7,7 +7,7 @@ The only module that knows pyOpenSSL's ways; both sides of an interception use i
 from enum import Enum, StrEnum
 from hashlib import sha256
 from socket import SHUT_WR, socket
-from typing import Any
+from typing import Any, cast
 
 from OpenSSL import SSL, _util, crypto
 
@@ -20,7 +20,13 @@ _ALERT_REASONS = 1000
 _READ_ALERT = SSL.SSL_CB_READ_ALERT
 _CLOSE_NOTIFY = 0
 RECORD_BYTES = 16384
-"""The most that one TLS record carries (RFC 8446, section 5.1), and so the most that one read returns."""
+"""The most that one TLS record carries (RFC 8446, section 5.1)."""
+READ_BYTES = 4 * RECORD_BYTES
+"""The most that one read returns."""
+
+_BUFFER = _util.ffi.new_allocator(should_clear_after_alloc=False)("char[]", READ_BYTES)
+_VIEW = _util.ffi.buffer(_BUFFER)
+"""Where every session reads to; what came is copied out before anything else is done."""
 
 VERSION_NAMES = {SSL.TLS1_2_VERSION: "1.2", SSL.TLS1_3_VERSION: "1.3"}
 
@@ -92,14 +98,13 @@ class Session:
 
     __slots__ = (
         "_established",
+        "_failed",
         "_ssl",
         "alert",
         "alpn",
         "certificate_requested",
         "closed_by_notify",
         "connection",
-        "recv",
-        "send",
         "sock",
         "verify_error",
     )
@@ -110,14 +115,12 @@ class Session:
         self.alert: int | None = None
         self.closed_by_notify = False
         self._established = False
+        self._failed: SSL.Error | None = None
         self.certificate_requested = False
         self.verify_error = 0
         self.connection = connection = SSL.Connection(context, sock)
         self._ssl = connection._ssl
         connection.set_app_data(self)
-        # Bound once: these two are the hot path.
-        self.recv = connection.recv
-        self.send = connection.send
 
     def offer_classical_groups(self) -> None:
         """Offer no post-quantum key share: for a client that has none, it costs 0.2 ms of CPU and protects nothing."""
@@ -154,6 +157,41 @@ class Session:
             return SessionEndedError(End.RESET if errno else End.FIN)
         return SessionEndedError(End.TLS_ERROR)
 
+    def recv(self) -> bytes:
+        """What has come, up to `READ_BYTES`. Raises `SSL.WantReadError` and its like, or what `ended` explains.
+
+        A record that is not full is most often the last for now: the next would only be asked for in vain.
+        """
+        if self._failed is not None:
+            raise self._failed
+        size = last = _LIB.SSL_read(self._ssl, _BUFFER, RECORD_BYTES)
+        if size <= 0:
+            self.connection._raise_ssl_error(self._ssl, size)
+        while last == RECORD_BYTES and size < READ_BYTES:
+            last = _LIB.SSL_read(self._ssl, _BUFFER + size, RECORD_BYTES)
+            if last > 0:
+                size += last
+            elif _LIB.SSL_get_error(self._ssl, last) != _LIB.SSL_ERROR_WANT_READ:
+                self._failed = self._error(last)
+        return cast("bytes", _VIEW[:size])
+
+    def _error(self, result: int) -> SSL.Error:
+        """What a read failed with: it is raised by the next, when what came before has been taken."""
+        try:
+            self.connection._raise_ssl_error(self._ssl, result)
+        except SSL.Error as error:
+            _LIB.ERR_clear_error()
+            return error
+        raise AssertionError("pyOpenSSL has raised an error for every failure")
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what there is room for. Raises `SSL.WantWriteError` and its like, or what `ended` explains."""
+        ssl = self._ssl
+        sent = _LIB.SSL_write(ssl, _util.ffi.from_buffer(data), len(data))
+        if sent <= 0:
+            self.connection._raise_ssl_error(ssl, sent)
+        return cast("int", sent)
+
     def ended(self, error: SSL.Error) -> SessionEndedError:
         """What `error`, raised by `recv`, `send` or a handshake, says about the peer."""
         # An error that stays in OpenSSL's queue would be taken for the next connection's.
@@ -168,7 +206,7 @@ class Session:
 
     def pending(self) -> int:
         """Bytes that were taken from the socket and not asked for yet."""
-        return self.connection.pending()
+        return self.connection.pending() + (self._failed is not None)
 
     def notify(self) -> bool:
         """Send close_notify; False where the socket is full: ask again when it is writable. What the peer still sends can be read."""

@@ -22,6 +22,9 @@ class _State(Enum):
     TRAILER = auto()
 
 
+_ENDLESS = 1 << 62
+
+
 class Watch(Protocol):
     """What is shown a body's content and trailers, and says what may not be in them."""
 
@@ -30,60 +33,64 @@ class Watch(Protocol):
 
 
 class Body:
-    """Walks over one body. `content`: bytes of it that have passed, without what frames chunks. `done`: it has ended.
+    """Walks over one body. `done`: it has ended.
 
-    `sink` is given the places of that content in what is taken, where one is set.
+    `sink` is given the places of its content in what is taken, where one is set.
     """
 
-    __slots__ = ("_chunked", "_left", "_line", "_state", "_trailers", "content", "done", "sink", "watch")
+    __slots__ = ("_chunked", "_left", "_line", "_state", "_told", "_trailers", "done", "sink", "until_end", "watch")
 
     def __init__(self, length: int | None, *, chunked: bool) -> None:
         """`length` None and not `chunked`: it ends with the connection."""
         self._chunked = chunked
-        self._left = -1 if length is None and not chunked else length or 0
+        self.until_end = length is None and not chunked
+        """Whether the end of the connection is its end."""
+        self._left = self._told = _ENDLESS if self.until_end else length or 0
         self._line = b""
         self._state = _State.SIZE
         self._trailers = 0
-        self.content = 0
         self.watch: Watch | None = None
         self.sink: Callable[[bytes, int, int], None] | None = None
         self.done = not chunked and length == 0
 
     @property
-    def until_end(self) -> bool:
-        """Whether the end of the connection is its end."""
-        return self._left < 0
+    def content(self) -> int:
+        """Bytes of it that have passed, without what frames chunks."""
+        return self._told - self._left
+
+    @property
+    def left(self) -> int:
+        """Bytes, of the body or of its chunk, that need no walk; none where anybody looks at them.
+
+        Who passes some of them on unseen takes them off. The last one must be walked over, so that the end is found.
+        """
+        return self._left if self.watch is None and self.sink is None else 0
+
+    @left.setter
+    def left(self, left: int) -> None:
+        self._left = left
 
     def take(self, data: bytes, at: int) -> int:
         """Walk from `at` on; returns where the body ends, or the end of `data`. Raises `MalformedError`."""
-        here = len(data) - at
         if self._chunked:
             return self._take_chunked(data, at)
-        if self._left < 0:
-            self.content += here
-            if self.sink is not None:
-                self.sink(data, at, len(data))
-            return len(data)
-        taken = min(self._left, here)
-        self._show(data, at, at + taken)
-        self._left -= taken
-        self.content += taken
-        if self.sink is not None:
-            self.sink(data, at, at + taken)
+        at = self._take_content(data, at)
         self.done = not self._left
-        return at + taken
+        return at
+
+    def _take_content(self, data: bytes, at: int) -> int:
+        end = min(at + self._left, len(data))
+        self._show(data, at, end)
+        self._left -= end - at
+        if self.sink is not None:
+            self.sink(data, at, end)
+        return end
 
     def _take_chunked(self, data: bytes, at: int) -> int:
         end = len(data)
         while at < end and not self.done:
             if self._left:
-                taken = min(self._left, end - at)
-                self._show(data, at, at + taken)
-                self._left -= taken
-                self.content += taken
-                if self.sink is not None:
-                    self.sink(data, at, at + taken)
-                at += taken
+                at = self._take_content(data, at)
                 continue
             newline = data.find(b"\n", at) + 1
             if self._state is _State.TRAILER:
@@ -106,6 +113,7 @@ class Body:
                 if found is None:
                     raise MalformedError("a chunk does not begin with its size")
                 self._left = int(found[1], 16)
+                self._told += self._left
                 self._state = _State.DATA_END if self._left else _State.TRAILER
             case _State.DATA_END:
                 if line != b"\r\n":

@@ -80,7 +80,9 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
     """A part of the walk's `buffer`, from `start` to `end`: a whole frame, or as much of one as has come.
 
     Of a header block it is all frames, and `flags` are those of the first, with END_HEADERS. Of DATA and unknown types
-    `first` and `last` tell whether the frame begins and ends in it, and `length` counts its payload in this piece.
+    `first` and `last` tell whether the frame begins and ends in it, and `length` counts its payload in this piece. DATA
+    may be several frames of one stream, without flags: `last` is of the last of them, `length` of all; `payloads` tells
+    what is between their heads.
     """
 
     type: int
@@ -128,7 +130,7 @@ class FrameWalk:
     `error` is set where the bytes stop being HTTP/2 that may be passed on: the pieces before still count.
     """
 
-    __slots__ = ("_held", "_need", "_open", "_wants_preface", "buffer", "error", "max_frame_size", "rest")
+    __slots__ = ("_held", "_need", "_open", "_wants_preface", "buffer", "error", "joins", "max_frame_size", "rest")
 
     def __init__(self, *, client: bool) -> None:
         """`client`: this is the client's direction, which begins with the preface."""
@@ -136,6 +138,8 @@ class FrameWalk:
         self.error: FrameError | None = None
         self.max_frame_size = DEFAULT_FRAME_SIZE
         """The most that the receiver ever allowed."""
+        self.joins = True
+        """Whether DATA that is of one stream, frame after frame, is told as one piece, as bulk had better be."""
         self._wants_preface = client
         self._held = bytearray()
         """The beginning of what must be whole; with `_need` bytes of it there is something to be told."""
@@ -232,12 +236,28 @@ class FrameWalk:
                 padding = data[at + HEAD_BYTES] + 1 if whole.length else 1
                 if padding > whole.length:
                     raise FrameError(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
-        end = min(whole.end, len(data))
-        self.rest = whole.end - end
+        end, length = whole.end, whole.length
+        if whole.type == DATA and not whole.flags and self.joins:
+            end, length = self._joined(data, at, end, length)
+        self.rest = max(0, end - len(data))
         self._open = whole if self.rest else None
-        come = whole.length - self.rest
-        pieces.append(Piece(whole.type, whole.flags, whole.stream, at, end, come, padding, last=self.rest == 0))
+        end -= self.rest
+        pieces.append(
+            Piece(whole.type, whole.flags, whole.stream, at, end, length - self.rest, padding, last=self.rest == 0)
+        )
         return end
+
+    def _joined(self, data: bytes, at: int, end: int, length: int) -> tuple[int, int]:
+        """Where the last of the frames ends that go on with what the one at `at` begins, and the payload of all."""
+        alike = data[at + 3 : at + HEAD_BYTES]
+        last = len(data) - HEAD_BYTES
+        while end <= last and data.startswith(alike, end + 3):
+            more = data[end] << 16 | data[end + 1] << 8 | data[end + 2]
+            if more > self.max_frame_size:
+                break
+            end += HEAD_BYTES + more
+            length += more
+        return end, length
 
     def _block_end(self, data: bytes, at: int, length: int, flags: int, stream: int) -> int:
         """Where a header block ends that begins at `at`, with its last CONTINUATION; or that one's head, which is to come."""
@@ -322,6 +342,20 @@ def _continuations(buffer: bytes, at: int, end: int) -> Iterator[bytes]:
         after = at + HEAD_BYTES + (high << 8 | low)
         yield buffer[at + HEAD_BYTES : after]
         at = after
+
+
+def payloads(buffer: bytes, piece: Piece) -> Iterator[tuple[int, int]]:
+    """Where the payload of DATA is in a piece, frame by frame; padding and its length count as payload."""
+    at = piece.start
+    if not piece.first:
+        yield at, piece.end
+        return
+    while at < piece.end:
+        high, low, *_ = _head.unpack_from(buffer, at)
+        at += HEAD_BYTES
+        end = min(at + (high << 8 | low), piece.end)
+        yield at, end
+        at = end
 
 
 def number(buffer: bytes, piece: Piece) -> int:

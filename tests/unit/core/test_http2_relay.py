@@ -447,6 +447,15 @@ def test_a_placeholder_in_a_body_never_arrives_whole(size, parts):
     assert pair.at_client(h2.events.StreamReset, 1) or pair.at_client(h2.events.ConnectionTerminated)
 
 
+def test_a_placeholder_in_frames_that_come_together_is_found():
+    pair = leaking(65536)
+    pair.client.send_data(1, b"a PLACE")
+    pair.client.send_data(1, b"HOLDER b")
+    pair.run()
+    assert pair.requests.all[1].ends == [(None, RequestError.PLACEHOLDER_MISUSED)]
+    assert not pair.at_server(h2.events.DataReceived)
+
+
 def test_other_streams_go_on_where_a_whole_frame_can_be_kept_back():
     pair = leaking(65536)
     pair.client.send_data(1, b"PLACEHOLDER")

@@ -50,7 +50,7 @@ async def received(session: Session) -> bytes:
     """The next bytes; raises `SessionEndedError`."""
     while True:
         try:
-            return session.recv(RECORD_BYTES)
+            return session.recv()
         except SSL.WantReadError:
             await wait_any(asyncio.get_running_loop(), readable=(session.sock.fileno(),))
         except SSL.Error as error:
@@ -132,7 +132,9 @@ def test_a_close_notify_in_the_middle_of_a_tls12_handshake() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("how", ["notify", "fin", "rst"])
-def test_how_a_client_leaves_after_the_handshake(version: int, how: str) -> None:
+@pytest.mark.parametrize("records", [0, 2])
+def test_how_a_client_leaves_after_the_handshake(version: int, how: str, records: int) -> None:
+    """Right behind full records its leave is found when they are read, and told when they have been taken."""
     expected = {"notify": End.CLOSE_NOTIFY, "fin": End.FIN, "rst": End.RESET}[how]
 
     async def main() -> None:
@@ -146,12 +148,17 @@ def test_how_a_client_leaves_after_the_handshake(version: int, how: str) -> None
             b"read on"
         )  # and with it the tickets: a client that leaves them unread resets what it means to close
         assert await client.recv() == b"read on"
+        await client.send(bytes(records * RECORD_BYTES))
         if how == "rst":
             client.reset()
         elif how == "fin":
             client.close()
         else:
             client.end()
+        if records:
+            await asyncio.sleep(0.02)
+            assert await received(session) == bytes(records * RECORD_BYTES)
+            assert session.pending()
         assert await ended(received(session)) == (expected, None)
         client.close()
         far.close()

@@ -19,7 +19,10 @@ def head(kind: int, flags: int, stream: int, length: int) -> bytes:
 def data_frames(draw):
     pad = draw(st.none() | st.integers(0, 20))
     return hf.DataFrame(
-        draw(STREAMS), draw(st.binary(max_size=60)), flags=["PADDED"] if pad is not None else [], pad_length=pad or 0
+        draw(st.sampled_from((1, 3)) | STREAMS),
+        draw(st.binary(max_size=60)),
+        flags=["PADDED"] if pad is not None else [],
+        pad_length=pad or 0,
     )
 
 
@@ -55,12 +58,13 @@ def fragments(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
 
-@given(SEQUENCES, st.lists(st.integers(0, 10**6), max_size=30), st.booleans())
-def test_tells_every_byte_once_and_every_frame_for_what_it_is(groups, cuts, client):
+@given(SEQUENCES, st.lists(st.integers(0, 10**6), max_size=30), st.booleans(), st.booleans())
+def test_tells_every_byte_once_and_every_frame_for_what_it_is(groups, cuts, client, joins):
     data = b"".join(frame.serialize() for group in groups for frame in group)
     if client:
         data = http2.PREFACE + data
     walk = FrameWalk(client=client)
+    walk.joins = joins
     told = bytearray()
     seen: list[tuple[int, int, int]] = []
     blocks: list[bytes] = []
@@ -73,8 +77,11 @@ def test_tells_every_byte_once_and_every_frame_for_what_it_is(groups, cuts, clie
             if piece.first and piece.type != http2.PREFACE_PIECE:
                 seen.append((piece.type, piece.stream, 0))
             if piece.type in {http2.DATA, hf.AltSvcFrame.type}:
-                kind, stream, length = seen[-1]
-                seen[-1] = (kind, stream, length + piece.length)
+                kind, stream, length = seen.pop()
+                parts = [end - start for start, end in http2.payloads(walk.buffer, piece)]
+                assert sum(parts) == piece.length
+                assert len(parts) == 1 or (joins and not piece.flags and piece.type == http2.DATA)
+                seen += [(kind, stream, length + parts[0]), *((kind, stream, part) for part in parts[1:])]
             if piece.type == http2.HEADERS:
                 blocks.append(http2.header_block(walk.buffer, piece).fragment)
         assert walk.error is None
@@ -147,6 +154,21 @@ def test_what_comes_before_an_error_is_told():
     walk = FrameWalk(client=False)
     assert len(walk.feed(head(4, 0, 0, 0) + head(9, 4, 1, 0))) == 1
     assert walk.error is not None
+
+
+def test_bulk_of_one_stream_is_one_piece_and_what_is_too_large_ends_it():
+    walk = FrameWalk(client=False)
+    frames = [http2.frame(http2.DATA, 0, 1, bytes(size)) for size in (10, 0, 20, 30)]
+    end = http2.frame(http2.DATA, http2.END_STREAM, 1, b"end")
+    other = http2.frame(http2.DATA, 0, 3, b"other")
+    (first,) = walk.feed(b"".join(frames)[:-5])
+    assert (first.length, first.last, walk.rest, walk.open_stream) == (55, False, 5, 1)
+    rest, last, third = walk.feed(frames[-1][-5:] + end + other)
+    assert (rest.first, rest.length, last.length, last.flags, third.stream) == (False, 5, 3, http2.END_STREAM, 3)
+    (piece,) = walk.feed(other + http2.frame(http2.DATA, 0, 3, bytes(16385)))
+    assert piece.end == len(other)
+    assert walk.error is not None
+    assert walk.error.code is ErrorCode.FRAME_SIZE_ERROR
 
 
 def test_a_client_begins_with_the_preface():
