@@ -10,14 +10,12 @@ definitions and other cluster-scoped objects in it, and remove them; those that 
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from lab.kube import ASSETS, Cluster, OwnCluster, binary, missing
+from lab.given_cluster import given_cluster
+from lab.kube import ASSETS, Cluster, OwnCluster, missing
 from lab.lab import ROOT
 
 CRDS = ROOT / "charts/weir/files/crds"
@@ -28,7 +26,8 @@ def cluster() -> Iterator[Cluster]:
     """An API server for all tests; each makes namespaces of its own in it."""
     chosen = os.environ.get("WEIR_TEST_CLUSTER", "own")
     if chosen == "kubeconfig":
-        yield from _given_cluster()
+        with given_cluster() as given:
+            yield given
     elif chosen == "own":
         if lacking := missing():
             pytest.skip(f"no {', '.join(lacking)} in {ASSETS} (KUBEBUILDER_ASSETS) or on PATH")
@@ -36,19 +35,6 @@ def cluster() -> Iterator[Cluster]:
             yield made
     else:
         pytest.fail(f"WEIR_TEST_CLUSTER is {chosen!r}; allowed: own, kubeconfig")
-
-
-def _given_cluster() -> Iterator[Cluster]:
-    path = os.environ.get("KUBECONFIG")
-    if not path:
-        pytest.fail("WEIR_TEST_CLUSTER is kubeconfig, and KUBECONFIG is not set; set it to the file's path")
-    if binary("kubectl") is None:
-        pytest.skip(f"no kubectl in {ASSETS} (KUBEBUILDER_ASSETS) or on PATH")
-    directory = Path(tempfile.mkdtemp(prefix="weir-cluster-"))
-    try:
-        yield Cluster(Path(path), directory)
-    finally:
-        shutil.rmtree(directory)
 
 
 @pytest.fixture

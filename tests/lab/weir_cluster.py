@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -91,6 +92,24 @@ class WeirCluster:
         """The lines of a container's log that are JSON: what one of our programs told, or the sidecar's records."""
         return [json.loads(line) for line in self.logs(namespace, pod, container).splitlines() if line.startswith("{")]
 
+    @contextmanager
+    def follow(self, namespace: str, pod: str, container: str = "app") -> Iterator[list[dict[str, Any]]]:
+        """What one of our programs tells until its container has ended; whole when the context is left."""
+        program = binary("kubectl")
+        assert program
+        argv = [program, "logs", pod, "-n", namespace, "-c", container, "--follow"]
+        told: list[dict[str, Any]] = []
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=_environment(self.cluster)) as process:
+            output = process.stdout
+            assert output
+            reader = threading.Thread(target=lambda: told.extend(json.loads(line) for line in output))
+            reader.start()
+            try:
+                yield told
+                reader.join(60)
+            finally:
+                process.kill()
+
     def all_calls(self, namespace: str, pod: str) -> list[dict[str, Any]]:
         """What a caller with a COUNT told of its requests, when it has ended well and its log is whole."""
         self.wait_phase(namespace, pod, "Succeeded")
@@ -112,11 +131,12 @@ def installed(cluster: Cluster, *values: str) -> Iterator[WeirCluster]:
     """Weir, installed with helm and uninstalled at the end. `values`: for `--set`."""
     weir = WeirCluster(cluster)
     sets = [part for value in (f"image.registry={REGISTRY}", *values) for part in ("--set", value)]
-    weir.helm("install", "weir", str(CHART), "-n", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s", *sets)
+    wait = ("-n", SYSTEM, "--wait", "--timeout", "120s")
     try:
+        weir.helm("install", "weir", str(CHART), "--create-namespace", *wait, *sets)
         yield weir
     finally:
-        weir.helm("uninstall", "weir", "-n", SYSTEM, "--wait", "--timeout", "120s")
+        weir.helm("uninstall", "weir", "--ignore-not-found", *wait)
 
 
 def within(seconds: float, what: str, holds: Callable[[], bool]) -> float:

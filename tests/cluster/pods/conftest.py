@@ -1,11 +1,11 @@
 """Weir installed from the chart, once for all tests, in the given cluster (WEIR_TEST_CLUSTER=kubeconfig), whose nodes have
 the images that `make images` builds, and an HTTPS origin in it."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from lab.given_cluster import NO_NODE, need_helm
 from lab.kube import Cluster, OwnCluster
 from lab.origin_pod import Origin
 from lab.weir_cluster import WeirCluster, installed
@@ -15,9 +15,8 @@ from lab.weir_cluster import WeirCluster, installed
 def weir(cluster: Cluster) -> Iterator[WeirCluster]:
     """Weir in a cluster with nodes."""
     if isinstance(cluster, OwnCluster):
-        pytest.skip("no node to run pods: give a cluster with KUBECONFIG and WEIR_TEST_CLUSTER=kubeconfig")
-    if shutil.which("helm") is None:
-        pytest.skip("helm is not on PATH")
+        pytest.skip(NO_NODE)
+    need_helm()
     with installed(cluster) as made:
         yield made
 

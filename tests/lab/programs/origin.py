@@ -23,7 +23,7 @@ async def hello(_: web.Request) -> web.Response:
 
 
 async def headers(request: web.Request) -> web.Response:
-    return web.json_response(dict(request.headers))
+    return web.json_response({name.lower(): value for name, value in request.headers.items()})
 
 
 async def slow(request: web.Request) -> web.StreamResponse:

@@ -1,0 +1,125 @@
+"""The sidecar is killed (SIGKILL) under load: Open goes on, Closed lets nothing by. In each mode, with each way of capture,
+to addresses of each family; one pod calls in both.
+"""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from lab.node_hands import Hands, Watched, wait_restarted
+from lab.origin_pod import FAMILIES
+from lab.place import Place
+from lab.weir_cluster import within
+from lab.workloads import caller
+
+pytestmark = [pytest.mark.cluster, pytest.mark.pods]
+
+CASES = [(capture, failure) for capture in ("TPROXY", "Redirect") for failure in ("Open", "Closed")]
+THREADS = 3
+"""To each host: one may wait five seconds for the answer to a query that the sidecar had when it died."""
+AFTER = 20
+"""Calls that are awaited after the sidecar is back."""
+
+
+class Killed(NamedTuple):
+    """A pod whose sidecar was killed."""
+
+    capture: str
+    failure_mode: str
+    before: list[dict[str, Any]]
+    after: list[dict[str, Any]]
+    watched: Watched
+
+
+def named(capture: str, failure_mode: str) -> str:
+    return f"kill-{capture.lower()}-{failure_mode.lower()}"
+
+
+@pytest.fixture(scope="module")
+def killed(here: Place, hands: Hands, web_hosts) -> dict[tuple[str, str], Killed]:
+    """All pods, each with its sidecar killed once."""
+    for capture, failure_mode in CASES:
+        name = named(capture, failure_mode)
+        here.policy(name, name, capture={"mode": capture}, failureMode=failure_mode)
+        here.start(here.fit(caller(name, *web_hosts * THREADS, pause=0.15)))
+    return {case: kill(here, hands, web_hosts, *case) for case in CASES}
+
+
+def kill(here: Place, hands: Hands, hosts: list[str], capture: str, failure_mode: str) -> Killed:
+    name = named(capture, failure_mode)
+    here.wait_calling(name, *hosts)
+    pod = here.pod(name)
+    hands.watch(pod)
+    at = hands.kill(pod, "weir-sidecar")
+    wait_restarted(here.weir, pod, "weir-sidecar")
+    back = max(call["at"] for call in here.calls(name))
+    here.wait_calling(name, *hosts, since=back)
+    within(30, "more calls", lambda: len([one for one in here.calls(name) if one["at"] > back]) >= AFTER * len(hosts))
+    calls = here.calls(name)
+    before, after = [one for one in calls if one["at"] <= at], [one for one in calls if one["at"] > at]
+    watched = hands.watched(pod)
+    here.weir.kubectl("delete", "pod", name, "-n", here.namespace, "--wait=false")
+    return Killed(capture, failure_mode, before, after, watched)
+
+
+class Cell(NamedTuple):
+    """One of the ways of capture, and one family."""
+
+    name: str
+    capture: str
+    pods: dict[str, Killed]
+    host: str
+
+    def calls(self, failure_mode: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Those that began before the kill, and those after it."""
+        pod = self.pods[failure_mode]
+        before, after = [[one for one in calls if one["host"] == self.host] for calls in (pod.before, pod.after)]
+        return before, after
+
+
+@pytest.fixture(params=["TPROXY", "Redirect"])
+def cell(request: pytest.FixtureRequest, mode, killed, family, names) -> Cell:
+    capture = request.param
+    pods = {failure_mode: killed[capture, failure_mode] for failure_mode in ("Open", "Closed")}
+    return Cell(f"{mode}, {capture}, IPv{family}", capture, pods, names[family]["web"]["host"])
+
+
+def test_requests_before_it_were_captured(cell):
+    for failure_mode in cell.pods:
+        before, _ = cell.calls(failure_mode)
+        assert before
+        assert all(one["ok"] and one["weir"] for one in before[-5:-1])
+
+
+def test_open_loses_no_new_connection(cell, note):
+    _, after = cell.calls("Open")
+    failed = [one for one in after if not one["ok"]]
+    direct = [one for one in after if one["ok"] and not one["weir"]]
+    # With Redirect the first packet of each family was translated before anybody could know: it is refused, and opens
+    # the switch. Queries go to a resolver of one family, whatever they are about.
+    lost = [one for one in cell.pods["Open"].after if not one["ok"]]
+    assert len(lost) <= (0 if cell.capture == "TPROXY" else len(FAMILIES)), lost
+    assert direct
+    assert all(one["ok"] and one["weir"] for one in after[-5:])
+    note.append(
+        f"kill -9, {cell.name}, Open: {len(after)} calls after it, {len(direct)} of them direct, {len(failed)} failed"
+    )
+
+
+def test_closed_lets_nothing_by(cell, note):
+    before, after = cell.calls("Closed")
+    failed = [one for one in after if not one["ok"]]
+    assert failed
+    assert [one for one in (*before, *after) if one["ok"] and not one["weir"]] == []
+    assert all(one["ok"] and one["weir"] for one in after[-5:])
+    pod = cell.pods["Closed"]
+    assert pod.watched.leaks == []
+    assert pod.watched.packets > 0
+    note.append(
+        f"kill -9, {cell.name}, Closed: {len(after)} calls after it, {len(failed)} blocked, 0 direct;"
+        f" {pod.watched.packets} packets of the proxy's left the pod in both families, {len(pod.watched.leaks)} of anybody else's"
+    )
+
+
+def test_the_watch_sees_what_open_lets_by(cell):
+    assert cell.pods["Open"].watched.leaks
