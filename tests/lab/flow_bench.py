@@ -118,6 +118,16 @@ class FlowBench:
             wire.tls.set_tlsext_host_name(sni.encode())
         return wire, self._start(flow.run())
 
+    def serve(self, client: socket.socket, to: tuple[str, int]) -> None:
+        """Let a flow serve a connection of a client that the test has not made."""
+        context = self.surroundings.context
+        flow = TCPFlow(self._loop, context, self.trust, self.interceptor, client, client.getpeername(), to)
+        self._start(flow.run())
+
+    async def ended(self) -> None:
+        """All flows are over."""
+        await asyncio.gather(*self._tasks)
+
     async def close(self) -> None:
         self._loop.remove_reader(self._listener.fileno())
         for task in list(self._tasks):
@@ -134,6 +144,25 @@ async def flows(*args, **options) -> AsyncIterator[FlowBench]:
         yield bench
     finally:
         await bench.close()
+
+
+@asynccontextmanager
+async def in_front(bench: FlowBench, to: tuple[str, int]) -> AsyncIterator[int]:
+    """A port of this machine whose connections are flows to `to`."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+
+        def accept() -> None:
+            client, _ = listener.accept()
+            client.setblocking(False)
+            bench.serve(client, to)
+
+        loop.add_reader(listener.fileno(), accept)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            loop.remove_reader(listener.fileno())
 
 
 def weir_client(**options) -> SSL.Context:

@@ -11,6 +11,9 @@ from weir_sidecar.core.http2_relay import HTTP2Relay
 from weir_sidecar.core.http2_tap import StreamTap
 from weir_sidecar.core.http_policy import ALLOWED, RequestFacts, RequestVerdict
 from weir_sidecar.core.placeholders import BodyWatch
+from weir_sidecar.core.websocket import WebSocket
+from weir_sidecar.edge.requests import FlowRequests
+from weir_sidecar.wire.websocket import extensions as agreed
 
 type Judge = Callable[[RequestFacts], RequestVerdict]
 
@@ -29,6 +32,9 @@ class Told:
         self.ends: list[tuple[int | None, RequestError | None]] = []
 
     def asked(self) -> None: ...
+
+    def upgraded(self, extensions: bytes) -> WebSocket:
+        return WebSocket(agreed(extensions), None)
 
     def answered(self) -> None:
         self.answers += 1
@@ -103,10 +109,12 @@ class Pair:
         sizes: Iterator[int] | None = None,
         governs: bool = True,
         begin: bool = True,
+        flow: FlowRequests | None = None,
     ) -> None:
+        """`flow`: who decides and records in the place of `judge`."""
         self.requests = Requests(judge, governs=governs)
         self.timers = Timers()
-        self.relay = HTTP2Relay(self.requests, self.timers, lambda: None)
+        self.relay = HTTP2Relay(flow or self.requests, self.timers, lambda: None)
         self.client = h2.connection.H2Connection(
             h2.config.H2Configuration(header_encoding=None, normalize_inbound_headers=False)
         )

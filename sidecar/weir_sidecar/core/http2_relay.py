@@ -272,7 +272,7 @@ class HTTP2Relay:
                 stream.status = status or 0
                 edits = stream.request.verdict.response_edits
                 if stream.tap is not None:
-                    stream.tap.replied(stream.status, block)
+                    stream.tap.replied(stream.request.upgraded, stream.status, block)
         if piece.flags & END_STREAM:
             self._streams.replied(piece.stream, stream)
         return down.written(piece, framed, block, edits)

@@ -7,6 +7,7 @@ from weir_sidecar.contract.request import RequestError
 from weir_sidecar.core.http2_tap import StreamTap
 from weir_sidecar.core.http_policy import RequestFacts, RequestVerdict
 from weir_sidecar.core.placeholders import BodyWatch
+from weir_sidecar.core.websocket import WebSocket
 from weir_sidecar.wire.http2 import DEFAULT_FRAME_SIZE, DEFAULT_WINDOW, ErrorCode, FrameError, HeaderBlock, Piece
 
 MAX_OPEN_BYTES = 1 << 20
@@ -39,6 +40,9 @@ class Request(Protocol):
 
     def answered(self) -> None:
         """An answer begins."""
+
+    def upgraded(self, extensions: bytes) -> WebSocket:
+        """It has become a WebSocket, with these extensions."""
 
     def finished(self, status: int | None, error: RequestError | None = None) -> None:
         """It has ended; once."""

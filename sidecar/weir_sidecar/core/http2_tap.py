@@ -15,22 +15,22 @@ type _Sink = Callable[[bytes, int, int], None]
 class StreamTap:
     """What is given one stream's DATA."""
 
-    __slots__ = ("_capture", "_down", "_up", "_upgraded")
+    __slots__ = ("_asks_websocket", "_capture", "_down", "_up")
 
-    def __init__(self, capture: RequestCapture | None, upgraded: Callable[[bytes], WebSocket] | None) -> None:
-        """`upgraded`: makes the WebSocket that the request asks for."""
+    def __init__(self, capture: RequestCapture | None, *, asks_websocket: bool) -> None:
+        """`asks_websocket`: the request would become one."""
         self._capture = capture
-        self._upgraded = upgraded
+        self._asks_websocket = asks_websocket
         self._up = _Content(None if capture is None else capture.request.sink)
         self._down = _Content(None)
 
-    def replied(self, status: int, block: Block) -> None:
-        """The final answer's head is there."""
+    def replied(self, upgraded: Callable[[bytes], WebSocket], status: int, block: Block) -> None:
+        """The final answer's head is there. `upgraded` makes the WebSocket, of the extensions that were agreed on."""
         fields = [field for field in block.fields if field[0][:1] != b":"]
         if self._capture is not None:
             self._down.sink = self._capture.replied(MessageVersion.HTTP2, fields)
-        if self._upgraded is not None and 200 <= status < 300:
-            websocket = self._upgraded(field_of(fields, b"sec-websocket-extensions"))
+        if self._asks_websocket and 200 <= status < 300:
+            websocket = upgraded(field_of(fields, b"sec-websocket-extensions"))
             self._up.sink, self._down.sink = websocket.from_client, websocket.from_server
 
     def up(self, buffer: bytes, piece: Piece, rest: int) -> None:

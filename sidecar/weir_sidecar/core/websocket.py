@@ -78,8 +78,11 @@ class Messages:
     def take(self, size: int) -> bool:
         """Whether there is room for so much, which is taken then, until the record is made."""
         taken = self._room.take(size)
-        self._taken += taken
-        return taken == size
+        if taken < size:
+            self._room.give_back(taken)
+            return False
+        self._taken += size
+        return True
 
     def ended(self, sender: WebSocketSender, opcode: Opcode, length: int, content: Capture | None, *, compressed: bool) -> None:  # fmt: skip
         """A message has ended. `content` None: it could not be inflated."""

@@ -170,9 +170,9 @@ class FlowRequests:
         if self._policy.log.captures:
             request.capture = self._capture(facts, request.verdict)
         if self.version is HTTPVersion.HTTP2:
-            upgraded = request.upgraded if facts.protocol == b"websocket" else None
-            if upgraded is not None or request.capture is not None:
-                request.tap = StreamTap(request.capture, upgraded)
+            asks_websocket = facts.protocol == b"websocket"
+            if asks_websocket or request.capture is not None:
+                request.tap = StreamTap(request.capture, asks_websocket=asks_websocket)
         return request
 
     def messages(self, started: float) -> Messages | None:
