@@ -4,7 +4,8 @@
  * It forwards the CNI_* environment and standard input over the agent's Unix socket, with the time at which it was started,
  * and prints the agent's answer with the agent's exit status. It decides nothing but what happens when the agent is not there:
  *
- *   ADD, CHECK, GC  fail with code 11, "try again later": the pod waits, and does not start unguarded.
+ *   ADD             waits some seconds for an agent that restarts. Then it fails as CHECK and GC do at once:
+ *   CHECK, GC       fail with code 11, "try again later": the pod waits, and does not start unguarded.
  *   STATUS          fails with code 50, "the plugin is not available".
  *   DEL             succeeds. All that the agent made is inside the pod's network namespace and ends with it; the note
  *                   that the agent keeps of the pod is found to be stale when the agent starts, and at the next GC.
@@ -39,6 +40,10 @@
 #ifndef WEIR_SECONDS
 #define WEIR_SECONDS 60
 #endif
+/* How long ADD waits for an agent to appear. A runtime that is told to try again later does so after ten seconds or more. */
+#ifndef WEIR_AWAY_SECONDS
+#define WEIR_AWAY_SECONDS 10
+#endif
 #define MAX_BYTES (1024 * 1024)
 
 enum { INVALID_ENVIRONMENT = 4, IO_FAILURE = 5, DECODING_FAILURE = 6, TRY_AGAIN_LATER = 11, NOT_AVAILABLE = 50 };
@@ -48,7 +53,7 @@ extern char **environ;
 static char request[4 + MAX_BYTES + 4 + MAX_BYTES];
 static char answer[MAX_BYTES];
 static char version[16] = "1.1.0";
-static char timed_out[512];
+static char timed_out[1024];
 
 static int write_all(int fd, const char *data, size_t length)
 {
@@ -90,7 +95,7 @@ static int error_text(char *into, size_t size, int code, const char *message, co
 
 static int fail(int code, const char *message, const char *details)
 {
-	char text[512];
+	char text[1024];
 	int length = error_text(text, sizeof text, code, message, details);
 	write_all(STDOUT_FILENO, text, (size_t)length);
 	return 1;
@@ -101,7 +106,10 @@ static int unreachable(const char *command, const char *details)
 	if (strcmp(command, "DEL") == 0)
 		return 0;
 	int code = strcmp(command, "STATUS") == 0 ? NOT_AVAILABLE : TRY_AGAIN_LATER;
-	return fail(code, "the Weir node agent at " WEIR_SOCKET " does not answer; the DaemonSet weir-node runs it", details);
+	return fail(code,
+		    "the Weir node agent at " WEIR_SOCKET " does not answer; the DaemonSet weir-node runs it; where Weir is not"
+		    " installed any more, take the entry weir-cni out of the node's CNI configuration list",
+		    details);
 }
 
 static void on_alarm(int number)
@@ -179,22 +187,40 @@ static int connect_to_agent(void)
 	return fd;
 }
 
-static int ask(const char *command, size_t length)
+/* One attempt. NULL: there is an answer of this status and size, which is read if it is one. Otherwise why there is none. */
+static const char *attempt(size_t length, uint32_t *status, uint32_t *size)
 {
 	char head[8];
+	const char *wrong = NULL;
 	int fd = connect_to_agent();
 	if (fd < 0)
-		return unreachable(command, strerror(errno));
-	if (write_all(fd, request, length) != 0)
-		return unreachable(command, strerror(errno));
-	shutdown(fd, SHUT_WR);
-	if (read_up_to(fd, head, sizeof head) != (ssize_t)sizeof head)
-		return unreachable(command, "it ended before it had answered");
-	uint32_t status = get_length(head), size = get_length(head + 4);
+		return strerror(errno);
+	if (write_all(fd, request, length) != 0 || shutdown(fd, SHUT_WR) != 0 ||
+	    read_up_to(fd, head, sizeof head) != (ssize_t)sizeof head) {
+		wrong = "it ended before it had answered";
+	} else {
+		*status = get_length(head);
+		*size = get_length(head + 4);
+		if (*size <= MAX_BYTES && read_up_to(fd, answer, *size) != (ssize_t)*size)
+			wrong = "it ended in the middle of its answer";
+	}
+	close(fd);
+	return wrong;
+}
+
+static int ask(const char *command, size_t length)
+{
+	static const struct timespec tenth = {.tv_nsec = 100 * 1000 * 1000};
+	int attempts = strcmp(command, "ADD") == 0 ? 10 * WEIR_AWAY_SECONDS : 0;
+	uint32_t status = 0, size = 0;
+	const char *wrong;
+	while ((wrong = attempt(length, &status, &size)) != NULL) {
+		if (attempts-- <= 0)
+			return unreachable(command, wrong);
+		nanosleep(&tenth, NULL);
+	}
 	if (size > MAX_BYTES || status > 125)
 		return fail(DECODING_FAILURE, "the Weir node agent's answer is not understood", "too long, or no exit status");
-	if (read_up_to(fd, answer, size) != (ssize_t)size)
-		return unreachable(command, "it ended in the middle of its answer");
 	alarm(0);
 	return write_all(STDOUT_FILENO, answer, size) == 0 ? (int)status : 1;
 }

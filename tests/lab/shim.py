@@ -16,18 +16,27 @@ COMPILER = shutil.which("cc")
 
 
 class Shim:
-    """The plugin, talking to `agent`, which is a path."""
+    """The plugin, talking to `agent`, which is a path. It waits so many seconds for an answer, and for one that is away."""
 
-    def __init__(self, directory: Path, flags: tuple[str, ...] = FLAGS, seconds: int = 60) -> None:
+    def __init__(self, directory: Path, flags: tuple[str, ...] = FLAGS, seconds: int = 60, away: int = 0) -> None:
         assert COMPILER is not None
         self.agent = directory / "cni.sock"
         self.path = directory / "weir-cni"
-        defines = (f'-DWEIR_SOCKET="{self.agent}"', f"-DWEIR_SECONDS={seconds}")
+        defines = (f'-DWEIR_SOCKET="{self.agent}"', f"-DWEIR_SECONDS={seconds}", f"-DWEIR_AWAY_SECONDS={away}")
         subprocess.run([COMPILER, *flags, *defines, "-o", str(self.path), str(SOURCE)], check=True, timeout=60)
 
     def __call__(self, stdin: bytes, environment: Mapping[str, str | bytes]) -> subprocess.CompletedProcess[bytes]:
         env: dict[Any, Any] = {"PATH": os.environ["PATH"], **environment}
         return subprocess.run([self.path], input=stdin, env=env, capture_output=True, timeout=60, check=False)
+
+    def start(self, stdin: bytes, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        """As a runtime does that does not wait."""
+        running = subprocess.Popen([self.path], env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert running.stdin
+        with running.stdin:
+            running.stdin.write(stdin)
+        running.stdin = None
+        return running
 
 
 class FakeAgent:

@@ -66,6 +66,20 @@ def test_without_an_agent_the_runtime_is_told_to_try_again(shim: Shim, command: 
     assert "weir-node" in said["msg"]
 
 
+def test_a_pod_that_starts_waits_for_an_agent_that_restarts(tmp_path: Path) -> None:
+    patient = Shim(tmp_path, SANITIZED, seconds=60, away=50)
+    starting = patient.start(CONF, {"CNI_COMMAND": "ADD"})
+    with socket.socket(socket.AF_UNIX) as ending:
+        ending.bind(str(patient.agent))
+        ending.listen(8)
+        ending.accept()[0].close()  # it has begun to ask; this one takes the request, and ends without an answer
+    patient.agent.unlink()
+    assert json.loads(patient(CONF, {"CNI_COMMAND": "STATUS"}).stdout)["code"] == 50  # only ADD waits
+    with FakeAgent(patient.agent, answer(0, b"{}")):
+        assert starting.communicate(timeout=30) == (b"{}", None)
+    assert starting.returncode == 0
+
+
 def test_without_an_agent_a_pod_can_be_taken_down(shim: Shim) -> None:
     done = shim(CONF, {"CNI_COMMAND": "DEL"})
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
