@@ -37,6 +37,7 @@ SPEC: dict[str, Any] = {
         for name, module in (("weir-init", "weir_sidecar.podsetup"), ("weir-sidecar", "weir_sidecar"))
     ],
     "containers": [{"name": "app", "image": "example/app:1"}],
+    "volumes": [{"name": "weir-pod", "emptyDir": {"medium": "Memory"}}],
 }
 """As the webhook makes a pod, as far as the agent looks."""
 _PATIENCE = 20.0

@@ -1,5 +1,6 @@
 """CNI mode on the real kernel: the real plugin asks the real agent, which captures a pod, and its sidecar has no capability."""
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from netns.capture_lab import FAMILY, FAR, Pod, acting_as, inside
 from netns.pod_sidecar import PodSidecar, eventually
 from weir_sidecar.contract import handover
 from weir_sidecar.contract.config import FailureMode, Setup, SidecarConfig
+from weir_sidecar.edge import handed_over
 from weir_sidecar.edge.rules_answer import has_rules
 from weir_sidecar.netsetup import capture
 
@@ -29,6 +31,7 @@ pytestmark = [
 NAME = f"wn{os.getpid()}"
 CNI = SidecarConfig(setup=Setup.CNI)
 PROXY = 15801
+KEY, OTHER = bytes(32), bytes(range(32))
 
 
 @pytest.fixture(scope="module")
@@ -207,43 +210,78 @@ def test_the_agent_forgets_pods_that_ended_while_it_was_away(node: Node, netns: 
     eventually(lambda: node.records() == set())
 
 
+def asked(request: handover.Request, key: bytes = KEY, uid: int = PROXY, namespace: str = NAME) -> str:
+    """How many sockets a process of the pod is given, or the error."""
+    with inside(namespace), acting_as(uid):
+        try:
+            given = handed_over._ask(request, key, 5)
+        except OSError as error:
+            return errno.errorcode[error.errno]
+    for one in given:
+        one.close()
+    return f"{len(given)} sockets"
+
+
 def test_another_user_is_given_nothing(node: Node, netns: str) -> None:
     node.api.add("shop/web-1", CNI)
     assert node.ask("ADD", netns).returncode == 0
     eventually(is_handed_over)
-    for uid, given in ((0, 0), (1000, 0), (PROXY, 4)):
-        with inside(NAME), acting_as(uid):
-            asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            asking.connect(handover.ADDRESS)
-        with asking:
-            asking.settimeout(5)
-            try:
-                asking.send(b'{"want": "listeners"}')
-                _, descriptors, _, _ = socket.recv_fds(asking, 4096, 8)
-            except (BrokenPipeError, ConnectionResetError):
-                descriptors = []
-        for descriptor in descriptors:
-            os.close(descriptor)
-        assert len(descriptors) == given
+    for uid in (0, 1000):
+        for request in (handover.Claim(KEY), handover.Listeners()):
+            assert asked(request, uid=uid) == "ECONNRESET"
+    assert asked(handover.Claim(KEY)) == "0 sockets"
+    assert asked(handover.Listeners()) == "4 sockets"
+
+
+def test_the_proxys_user_without_the_key_is_given_nothing(node: Node, netns: str) -> None:
+    """A container whose image says `USER 15801`, which no spec shows."""
+    node.api.add("shop/web-1", CNI)
+    assert node.ask("ADD", netns).returncode == 0
+    eventually(is_handed_over)
+    assert asked(handover.Listeners()) == "ENOKEY"
+    assert asked(handover.Claim(KEY), key=OTHER) == "EKEYREJECTED"  # it does not prove that it has what it claims
+    assert asked(handover.Claim(KEY)) == "0 sockets"
+    wanted = (handover.Listeners(), handover.Tap(), handover.Unreachable(), handover.Reply("192.0.2.7", 53))
+    for request in (handover.Claim(OTHER), *wanted):
+        assert asked(request, OTHER) == "EKEYREJECTED"
+    assert "a process with the proxy's user that has not the key" in node.log
+    # Nor does it help to wait until the agent has restarted, or to have the pod set up once more.
+    node.stop(signal.SIGKILL)
+    node.start()
+    eventually(is_handed_over)
+    assert node.ask("ADD", netns).returncode == 0
+    assert asked(handover.Claim(OTHER), OTHER) == "EKEYREJECTED"
+    assert [asked(request) for request in (handover.Claim(KEY), *wanted)] == [f"{n} sockets" for n in (0, 4, 2, 2, 1)]
+
+
+def test_who_takes_the_agents_place_learns_no_key(node: Node, netns: str) -> None:
+    with inside(NAME), acting_as(PROXY):
+        posing = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        posing.bind(handover.ADDRESS)
+        posing.listen()
+    with posing:
+        assert asked(handover.Claim(KEY)) == "EPERM"
+        connection, _ = posing.accept()
+        with connection:
+            assert connection.recv(100) == b""
 
 
 # In a user namespace of its own, with the pod's network namespace; asks for listeners as the user whose number it reads.
 _OTHER_USERS = f"""
-import os, socket, sys
+import errno, os, socket, sys
+from weir_sidecar.contract import handover
+from weir_sidecar.edge import handed_over
 os.unshare(os.CLONE_NEWUSER | os.CLONE_NEWNET)
 print("made", flush=True)
 uid = int(sys.stdin.readline())
 os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
-asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-asking.connect({handover.ADDRESS!r})
-asking.settimeout(5)
+given = []
 try:
-    asking.send(b'{{"want": "listeners"}}')
-    descriptors = socket.recv_fds(asking, 4096, 8)[1]
-except (BrokenPipeError, ConnectionResetError):
-    descriptors = []
-transparent = [socket.socket(fileno=one).getsockopt(socket.SOL_IP, socket.IP_TRANSPARENT) for one in descriptors[::2]]
-print(len(descriptors), transparent, flush=True)
+    for request in (handover.Claim({KEY!r}), handover.Listeners()):
+        given = handed_over._ask(request, {KEY!r}, 5)
+except ConnectionResetError:
+    pass
+print(len(given), [one.getsockopt(socket.SOL_IP, socket.IP_TRANSPARENT) for one in given[::2]], flush=True)
 """
 
 
@@ -287,6 +325,15 @@ class BareSidecar(PodSidecar):
     def make_directories(self) -> None:
         super().make_directories()
         (self.directory / "token").chmod(0o644)
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        assert self.node.ask("DEL", container="c-sidecar").returncode == 0
+
+    @property
+    def key(self) -> bytes:
+        """The one that it made for the hand-over."""
+        return (self.directory / "pod" / "run" / "hand-over.key").read_bytes()
 
     def load_rules(self) -> None:
         """The agent does."""
@@ -347,15 +394,11 @@ def test_a_pod_without_rules_that_fails_open_runs_uncaptured_and_ready(node: Nod
 
 
 def test_what_is_handed_over_sends_nothing_from_other_addresses(node: Node, pod: Pod) -> None:
-    with BareSidecar(pod, node):
+    with BareSidecar(pod, node) as sidecar:
         for version, source in ((4, "192.0.2.7"), (6, "2001:db8::7")):
             with inside(pod.pod), acting_as(PROXY, PROXY):
-                asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                asking.connect(handover.ADDRESS)
-            with asking:
-                asking.send(json.dumps({"want": "reply", "address": source, "port": 53}).encode())
-                _, (descriptor,), _, _ = socket.recv_fds(asking, 4096, 8)
-            with socket.socket(fileno=descriptor) as spoofing, pod.wire() as frames:
+                (spoofing,) = handed_over._ask(handover.Reply(source, 53), sidecar.key, 5)
+            with spoofing, pod.wire() as frames:
                 assert spoofing.family == FAMILY[version]
                 with pytest.raises(PermissionError):
                     spoofing.sendto(b"not from here", (FAR[version], 9))

@@ -1,11 +1,13 @@
 """The sidecar's end of the hand-over (`contract.handover`): sockets from the node's agent, for a process without capabilities.
 
-The address that the agent listens on could be taken by another process of the pod while the agent restarts. So what comes
-is looked at: whoever could make it had the capability that we lack.
+The address that the agent listens on could be taken by another process of the pod while the agent restarts. So who listens
+must be the node's root; what comes is looked at, since whoever could make it had the capability that we lack; and the key
+never goes over the connection but in the pod's first `Claim`.
 """
 
 import errno
 import socket
+import struct
 import time
 from collections.abc import Callable
 
@@ -26,14 +28,37 @@ _RETRY = 0.25
 _START_TIMEOUT = 10.0
 _REPLY_TIMEOUT = 0.25
 
-_AWAY = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EAGAIN, errno.ETIMEDOUT})
+_CLAIM_PATIENCE = 5.0
+
+_AWAY = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.EAGAIN, errno.ETIMEDOUT})
+_CREDENTIALS = struct.Struct("=iII")
+_ROOT = frozenset({0, 65534})
+"""The node's root as this process may see it: in a pod with users of its own nobody is (user_namespaces(7))."""
+
+
+def claim(key: bytes) -> None:
+    """Have the agent know this key as the pod's. Waits for an agent that is away, for seconds. Raises OSError."""
+    deadline = time.monotonic() + _CLAIM_PATIENCE
+    while True:
+        try:
+            _ask(handover.Claim(key), key, _START_TIMEOUT)
+        except OSError as error:
+            if error.errno not in _AWAY or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY)
+        else:
+            return
 
 
 class HandedOver:
-    """Asks the agent for each socket when it is wanted. `say` is told once when the agent has to be waited for."""
+    """Asks the agent for each socket when it is wanted, with the pod's key.
 
-    def __init__(self, config: SidecarConfig, say: Callable[[str], None]) -> None:
+    `say` is told once when the agent has to be waited for.
+    """
+
+    def __init__(self, config: SidecarConfig, key: bytes, say: Callable[[str], None]) -> None:
         self._config = config
+        self._key = key
         self._say = say
 
     def listeners(self) -> Listeners:
@@ -64,7 +89,7 @@ class HandedOver:
 
     def reply(self, source: Sockaddr) -> socket.socket:
         """See `Sockets`."""
-        given = _ask(handover.Reply(source[0], source[1]), _REPLY_TIMEOUT)
+        given = _ask(handover.Reply(source[0], source[1]), self._key, _REPLY_TIMEOUT)
         if len(given) != 1 or given[0].family != family_of(source) or given[0].getsockname()[:2] != source[:2]:
             for sock in given:
                 sock.close()
@@ -76,8 +101,12 @@ class HandedOver:
         waiting = False
         while True:
             try:
-                return _ask(request, _START_TIMEOUT)
+                return _ask(request, self._key, _START_TIMEOUT)
             except OSError as error:
+                if error.errno == errno.ENOKEY:
+                    # The init container found no agent, or no rules yet.
+                    _ask(handover.Claim(self._key), self._key, _START_TIMEOUT)
+                    continue
                 if error.errno not in _AWAY or time.monotonic() > deadline:
                     raise ListenError(
                         f"the node's agent did not hand over sockets: {error.strerror}; the DaemonSet weir-node runs it, and"
@@ -89,12 +118,16 @@ class HandedOver:
             time.sleep(_RETRY)
 
 
-def _ask(request: handover.Request, timeout: float) -> list[socket.socket]:
+def _ask(request: handover.Request, key: bytes, timeout: float) -> list[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connection:
         connection.settimeout(timeout)
         try:
             connection.connect(handover.ADDRESS)
-            connection.send(msgspec.json.encode(request))
+            _require_root(connection)
+            nonce = connection.recv(handover.NONCE_BYTES)
+            if not nonce:
+                raise OSError(errno.ECONNRESET, "it does not answer this user")
+            connection.send(handover.seal(key, nonce, msgspec.json.encode(request)))
             data, descriptors, _, _ = socket.recv_fds(
                 connection, handover.MAX_BYTES, handover.MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC
             )
@@ -109,6 +142,15 @@ def _ask(request: handover.Request, timeout: float) -> list[socket.socket]:
     if answer.error:
         raise OSError(answer.errno or errno.EIO, answer.error)
     return given
+
+
+def _require_root(connection: socket.socket) -> None:
+    """Who began to listen (SO_PEERCRED, unix(7)) was the agent."""
+    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if uid not in _ROOT:
+        raise OSError(
+            errno.EPERM, f"a process of user {uid} has taken the address of the node's agent; make the pod anew"
+        )
 
 
 def _is_transparent(sock: socket.socket) -> bool:

@@ -11,7 +11,7 @@ from weir_sidecar.certs.bundle import SYSTEM_BUNDLES, system_bundles, system_roo
 from weir_sidecar.contract import config as contract
 from weir_sidecar.contract.config import CaptureMode, ConfigError, FailureMode, Setup, SidecarConfig
 from weir_sidecar.core.held import hold
-from weir_sidecar.edge import config_file, privileges, resolver
+from weir_sidecar.edge import config_file, handover_key, privileges, resolver
 from weir_sidecar.edge.context import Endpoint
 from weir_sidecar.edge.handed_over import HandedOver
 from weir_sidecar.edge.listeners import Listeners
@@ -66,7 +66,7 @@ def open_all(options: Options, say: Callable[[str], None]) -> Opened:
         run_dir = _directory(options.run_dir)
         state_dir = _directory(options.state_dir)
         config = config_file.read(run_dir) if started is None else _last_good(run_dir, started, say)
-    sockets = _sockets(config, say)
+    sockets = _sockets(config, run_dir, say)
     return Opened(
         config=config,
         started=started,
@@ -83,7 +83,7 @@ def open_all(options: Options, say: Callable[[str], None]) -> Opened:
     )
 
 
-def _sockets(config: SidecarConfig, say: Callable[[str], None]) -> Sockets:
+def _sockets(config: SidecarConfig, run_dir: int, say: Callable[[str], None]) -> Sockets:
     if config.setup is not Setup.CNI:
         return OwnSockets(config)
     if config.failure_mode is FailureMode.OPEN and not has_rules(config):
@@ -92,8 +92,9 @@ def _sockets(config: SidecarConfig, say: Callable[[str], None]) -> Sockets:
             " runs all the same, and its flows go direct until the node's agent repairs it, or it is made anew"
         )
         return NoSockets()
-    # Without TPROXY no socket takes a capability.
-    return HandedOver(config, say) if config.capture.mode is CaptureMode.TPROXY else OwnSockets(config)
+    if config.capture.mode is CaptureMode.REDIRECT:
+        return OwnSockets(config)  # none takes a capability
+    return HandedOver(config, handover_key.load_or_create(run_dir), say)
 
 
 def _open_record(record: str | None) -> int | None:

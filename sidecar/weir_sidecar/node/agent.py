@@ -235,7 +235,7 @@ class Agent:
             self._selector.unregister(pod.listener)  # until this child ends
             self._fork(
                 pod.container_id,
-                lambda: handing.serve(connection, pod.netns, record.config),
+                lambda: handing.serve(connection, pod.netns, record, self._records),
                 lambda: self._listen_again(pod.container_id),
             )
 

@@ -1,12 +1,15 @@
 """The agent's end of the hand-over: opens what a pod's sidecar asks for, in the pod's namespaces, as the proxy's user.
 
-What is handed over is what NET_RAW in the pod would be good for, and no more: who holds it can send from addresses that are
-not the pod's, so the rules of a pod that is set up like this keep such packets on loopback (`netfilter.ruleset`).
+It gives to the pod's sidecar alone (`contract.handover`). What it gives is worth less than NET_RAW in the pod: who holds it can
+send from addresses that are not the pod's, and by raw sockets, and the rules of a pod that is set up like this keep such
+packets on loopback (`netfilter.ruleset`); no socket sees what other users send (`edge.socket_filter`).
 """
 
 import errno
+import os
 import socket
 import struct
+from hmac import compare_digest
 
 import msgspec
 
@@ -17,6 +20,7 @@ from weir_sidecar.edge.listeners import ListenError, open_listeners
 from weir_sidecar.edge.reply_sockets import transparent_socket
 from weir_sidecar.edge.syn_tap import SynTap
 from weir_sidecar.node import namespaces
+from weir_sidecar.node.records import Record, Records
 
 _PATIENCE = 2.0
 _BACKLOG = 16
@@ -42,32 +46,57 @@ def peer_uid(connection: socket.socket) -> int:
     return uid
 
 
-def serve(connection: socket.socket, netns: int, config: SidecarConfig) -> None:
+def serve(connection: socket.socket, netns: int, record: Record, records: Records) -> None:
     """Answer one request. In a child of its own: it does not come back from the pod's namespaces. Raises OSError."""
     connection.settimeout(_PATIENCE)
+    config = record.config
     namespaces.enter_owner(netns)
     if peer_uid(connection) != config.identity.uid:
         return
-    namespaces.enter_network(netns)
-    namespaces.create_as(config.identity.uid)
     try:
-        request = msgspec.json.decode(connection.recv(handover.MAX_BYTES), type=handover.Request)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        _refuse(connection, f"the request cannot be read: {error}", errno.EINVAL)
-        return
-    try:
+        request = _hear(connection, record.container_id, records)
+        namespaces.enter_network(netns)
+        namespaces.create_as(config.identity.uid)
         sockets = _open(request, config)
     except ListenError as error:
         _refuse(connection, str(error), errno.EADDRINUSE)
     except OSError as error:
-        _refuse(connection, f"{request}: {error.strerror}", error.errno or errno.EIO)
+        _refuse(connection, error.strerror or str(error), error.errno or errno.EIO)
+        if error.errno == errno.EKEYREJECTED:
+            raise  # the agent tells of it
     else:
         message = msgspec.json.encode(handover.Answer())
         socket.send_fds(connection, [message], [one.fileno() for one in sockets])
 
 
+def _hear(connection: socket.socket, container_id: str, records: Records) -> handover.Request:
+    """The request, if it is the pod's sidecar's. Raises OSError."""
+    nonce = os.urandom(handover.NONCE_BYTES)
+    connection.send(nonce)
+    message = connection.recv(handover.MAX_BYTES)
+    text = handover.request_of(message)
+    try:
+        request: handover.Request = msgspec.json.decode(text, type=handover.Request)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise OSError(errno.EINVAL, f"the request cannot be read: {error}") from error
+    claimed = records.key(container_id)
+    key = request.key if claimed is None and isinstance(request, handover.Claim) else claimed
+    if key is None:
+        raise OSError(errno.ENOKEY, "nobody has claimed this pod yet")
+    if not compare_digest(message, handover.seal(key, nonce, text)):
+        raise OSError(
+            errno.EKEYREJECTED,
+            "sockets are wanted by a process with the proxy's user that has not the key with which the pod was claimed",
+        )
+    if claimed is None:
+        records.claim(container_id, key)
+    return request
+
+
 def _open(request: handover.Request, config: SidecarConfig) -> list[socket.socket]:
     match request:
+        case handover.Claim():
+            return []
         case handover.Listeners():
             listeners = open_listeners(config)
             return [*listeners.tcp, *listeners.udp]

@@ -2,13 +2,16 @@
 
 Anybody who may create pods may write our label and annotation, too. What the agent hands over is worth NET_RAW in the pod,
 so a namespace whose Pod Security level forbids that must not get it by claiming. The sidecar has to be ours, and the only
-one with the proxy's user as far as the spec says. What it does not say: the USER of another container's image.
+one with the proxy's user as far as the spec says. What it does not say is the USER of another container's image: so the
+hand-over has a key too, whose place has to be out of the others' reach.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from posixpath import normpath
 from typing import Any
 
 from weir_sidecar.contract.config import Identity
+from weir_sidecar.contract.pod import PRIVATE
 
 SIDECAR, INIT = "weir-sidecar", "weir-init"
 _COMMANDS = {SIDECAR: ["python", "-m", "weir_sidecar"], INIT: ["python", "-m", "weir_sidecar.podsetup"]}
@@ -17,6 +20,7 @@ _FIELDS = ("envFrom", "lifecycle", "workingDir")
 # and so would mounts elsewhere.
 _LOADING = ("PYTHON", "LD_", "OPENSSL_", "GLIBC_", "GCONV_PATH", "LOCPATH", "PATH")
 _MOUNTS = ("/run/", "/var/run/")
+_PARTS = ("subPath", "subPathExpr")
 
 
 def repository(image: str) -> str:
@@ -39,6 +43,26 @@ def problems(spec: Mapping[str, Any], identity: Identity, image: str) -> Iterato
     for container in others:
         if (container.get("securityContext") or {}).get("runAsUser", pod_user) == identity.uid:
             yield f"container {container.get('name')!r} runs as user {identity.uid}, which is the proxy's"
+    yield from _private(spec, init[:2], others)
+
+
+def _private(
+    spec: Mapping[str, Any], ours: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """The key of the hand-over is in a volume that ends with the pod, and that our containers alone have."""
+    names = {one["name"] for one in spec.get("volumes") or () if "emptyDir" in one}
+    for container in ours:
+        mounts = [one for one in container.get("volumeMounts") or () if _is_in(one["mountPath"], PRIVATE)]
+        names = {one["name"] for one in mounts if one["name"] in names}
+        if len(mounts) != 1 or not names or mounts[0]["mountPath"] != PRIVATE or any(map(mounts[0].get, _PARTS)):
+            yield f"container {container['name']!r} has at {PRIVATE} something else than the one emptyDir"
+    for container in others:
+        if shared := names.intersection(one["name"] for one in container.get("volumeMounts") or ()):
+            yield f"container {container.get('name')!r} mounts {', '.join(map(repr, shared))}, which is Weir's own"
+
+
+def _is_in(path: str, directory: str) -> bool:
+    return f"{normpath(path)}/".startswith(f"{directory}/")
 
 
 def _ours(container: Mapping[str, Any], identity: Identity, image: str) -> Iterator[str]:

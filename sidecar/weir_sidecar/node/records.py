@@ -1,6 +1,7 @@
 """What the agent notes of the pods it captured: files on the node's tmpfs, which end with the node's namespaces.
 
-One file a sandbox, named by its container ID. A request's child writes it, and every later look reads it again.
+One file a sandbox, named by its container ID. A request's child writes it, and every later look reads it again. Beside it, the
+key that the pod's sidecar has claimed.
 """
 
 import os
@@ -49,9 +50,28 @@ class Records:
             return None
 
     def remove(self, container_id: str) -> None:
-        """It may be gone already."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._path(container_id))  # noqa: PTH108
+        """With its key. It may be gone already."""
+        for path in (self._path(container_id), self._key_path(container_id)):
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108
+
+    def claim(self, container_id: str, key: bytes) -> None:
+        """Note the key of the pod's hand-over: the first one, and no other. Raises `FileExistsError`."""
+        part = f"{self._directory}/.{container_id}.{os.getpid()}.key"
+        with open(part, "wb") as file:  # noqa: PTH123
+            file.write(key)
+        try:
+            os.link(part, self._key_path(container_id))
+        finally:
+            os.unlink(part)  # noqa: PTH108
+
+    def key(self, container_id: str) -> bytes | None:
+        """The key that was claimed; None: none was."""
+        try:
+            with open(self._key_path(container_id), "rb") as file:  # noqa: PTH123
+                return file.read()
+        except FileNotFoundError:
+            return None
 
     def all(self) -> Iterator[str]:
         """The container IDs; what an agent that was killed left half written is removed."""
@@ -64,3 +84,6 @@ class Records:
 
     def _path(self, container_id: str) -> str:
         return f"{self._directory}/{container_id}{_SUFFIX}"
+
+    def _key_path(self, container_id: str) -> str:
+        return f"{self._directory}/{container_id}.key"

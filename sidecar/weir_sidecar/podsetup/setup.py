@@ -21,7 +21,7 @@ from weir_sidecar.certs.provided import Provided, ProvidedError
 from weir_sidecar.contract import config as contract
 from weir_sidecar.contract import pod as paths
 from weir_sidecar.contract.config import ConfigError, FailureMode, Setup, SidecarConfig
-from weir_sidecar.edge import authority_files, privileges
+from weir_sidecar.edge import authority_files, handed_over, handover_key, privileges
 from weir_sidecar.edge.privileges import Capability
 from weir_sidecar.edge.rules_answer import has_rules
 from weir_sidecar.netfilter.literals import RulesetError
@@ -40,6 +40,7 @@ PATIENCE = 30.0
 """Seconds that a pod waits for rules that it may not start without. The kubelet then tries again, ever later."""
 _LOOK_SECONDS = 0.1
 
+_NO_RULES = "no rules"
 _NEEDED = (Capability.NET_ADMIN, Capability.SETUID, Capability.SETGID)
 
 
@@ -58,6 +59,8 @@ class Edge(msgspec.Struct, frozen=True):
     check: Callable[[SidecarConfig], tuple[str, ...]]
     answers: Callable[[SidecarConfig], bool]
     """Whether rules are here, asked without a capability (`edge.rules_answer`)."""
+    claim: Callable[[bytes], None]
+    """Makes a key the one of the pod's hand-over (`edge.handed_over`). OSError."""
     status: Callable[[], privileges.Status]
     drop: Callable[[int, int], object]
     sleep: Callable[[float], None]
@@ -86,6 +89,8 @@ def run(places: Places, edge: Edge) -> str:
         raise SetupError(f"{error}; the container needs the capabilities SETUID and SETGID") from error
     run_dir = Directory.volume(places.pod).subdirectory(RUN, 0o700)
     run_dir.write(CONFIG, contract.encode(read.config), 0o600)
+    if read.config.setup is Setup.CNI and said_of_rules != _NO_RULES:
+        _claim(run_dir, edge)
     ours, said = _authority(run_dir, read, edge)
     made = trust_files.make(read.roots, ours.trusted, places.trust)
     _publish(places.trust, made)
@@ -160,7 +165,7 @@ def _require_rules(config: SidecarConfig, edge: Edge) -> str:
         edge.warn(
             f"{text}; failureMode is Open, so it starts all the same, and is captured once the node's agent repairs it"
         )
-        return "no rules"
+        return _NO_RULES
     edge.warn(f"{text}; failureMode is Closed, so it waits for the node's agent to load them, {PATIENCE:.0f} s at most")
     if not _wait_for_rules(config, edge):
         raise NoRulesError(
@@ -169,6 +174,14 @@ def _require_rules(config: SidecarConfig, edge: Edge) -> str:
             " it is repaired (cni.repair.mode InPlace), or is made anew"
         )
     return "rules are there now"
+
+
+def _claim(run_dir: Directory, edge: Edge) -> None:
+    """Before any application runs: after that somebody else might."""
+    try:
+        edge.claim(handover_key.load_or_create(run_dir.descriptor))
+    except OSError as error:
+        edge.warn(f"the node's agent did not take the key of the hand-over ({error.strerror}); the sidecar tries again")
 
 
 def _wait_for_rules(config: SidecarConfig, edge: Edge) -> bool:
@@ -256,6 +269,7 @@ def edge_of(now: Callable[[], dt.datetime], warn: Callable[[str], None]) -> Edge
         apply=capture.apply,
         check=capture.check,
         answers=has_rules,
+        claim=handed_over.claim,
         status=privileges.read_status,
         drop=lambda uid, gid: privileges.drop(uid, gid, keep=()),
         sleep=time.sleep,

@@ -66,6 +66,43 @@ def test_nobody_else_is_the_proxys_user(kind: str) -> None:
     assert "'evil' runs as user 15801" in found(spec)
 
 
+PRIVATE = "/run/weir/pod"
+
+
+def test_nobody_else_has_the_volume_with_the_key() -> None:
+    spec = made()
+    spec["containers"][0].setdefault("volumeMounts", []).append({"name": "weir-pod", "mountPath": "/mnt"})
+    assert "mounts 'weir-pod', which is Weir's own" in found(spec)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize(
+    "mounts",
+    [
+        [],
+        [{"name": "other", "mountPath": PRIVATE}],
+        [{"name": "weir-pod", "mountPath": PRIVATE, "subPath": "part"}],
+        [{"name": "weir-pod", "mountPath": PRIVATE, "subPathExpr": "$(X)"}],
+        [{"name": "weir-pod", "mountPath": PRIVATE}, {"name": "other", "mountPath": f"{PRIVATE}/run"}],
+        [{"name": "weir-pod", "mountPath": PRIVATE}, {"name": "other", "mountPath": "/run//weir/./pod/run"}],
+    ],
+)
+def test_the_key_has_its_own_place(at: int, mounts: list[dict[str, Any]]) -> None:
+    spec = made()
+    spec["volumes"].append({"name": "other", "emptyDir": {}})
+    kept = [one for one in spec["initContainers"][at]["volumeMounts"] if one["mountPath"] != PRIVATE]
+    spec["initContainers"][at]["volumeMounts"] = [*kept, *mounts]
+    assert "something else than the one emptyDir" in found(spec)
+
+
+def test_the_volume_with_the_key_ends_with_the_pod() -> None:
+    spec = made()
+    (volume,) = (one for one in spec["volumes"] if one["name"] == "weir-pod")
+    del volume["emptyDir"]
+    volume["persistentVolumeClaim"] = {"claimName": "shared"}
+    assert "something else than the one emptyDir" in found(spec)
+
+
 def test_nor_by_the_pods_own_setting() -> None:
     spec = made()
     spec["securityContext"] = {"runAsUser": 15801}

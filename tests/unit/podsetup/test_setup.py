@@ -1,6 +1,7 @@
 """The steps of the set-up, with the kernel played by a fake. tests/netns/test_podsetup.py has the real one."""
 
 import datetime as dt
+import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Pod:
             apply=lambda _: self.done.append("apply"),
             check=lambda _: self.done.append("check") or (),
             answers=lambda _: self.done.append("ask") or True,
+            claim=lambda key: self.done.append(f"claim {key.hex()}"),
             status=status,
             sleep=lambda _: self.done.append("wait"),
             drop=lambda uid, gid: self.done.append(f"drop {uid} {gid}"),
@@ -257,8 +259,20 @@ def as_the_proxy() -> Status:
 def test_in_cni_mode_rules_are_asked_for_and_nothing_is_loaded(pod: Pod) -> None:
     pod.config = CNI
     assert pod.set_up(status=as_the_proxy).startswith("rules are there, CA ")
-    assert pod.done == ["ask", "drop 15801 15801"]
+    key = (pod.run / "hand-over.key").read_bytes()
+    assert pod.done == ["ask", "drop 15801 15801", f"claim {key.hex()}"]
+    assert len(key) == 32
+    assert (pod.run / "hand-over.key").stat().st_mode & 0o777 == 0o600
     assert (pod.run / "ca.key").exists()
+    pod.set_up(status=as_the_proxy)
+    assert pod.done[-1] == f"claim {key.hex()}"  # a container that runs again keeps it
+
+
+def test_an_agent_that_takes_no_key_is_told(pod: Pod) -> None:
+    pod.config = CNI
+    claim = raises(OSError, errno.ECONNREFUSED, "Connection refused")
+    assert pod.set_up(status=as_the_proxy, claim=claim).startswith("rules are there, CA ")
+    assert "did not take the key of the hand-over (Connection refused)" in pod.warnings[0]
 
 
 @pytest.mark.parametrize("failure_mode", FailureMode)
@@ -282,7 +296,8 @@ def test_rules_that_come_while_the_pod_waits_let_it_start(pod: Pod) -> None:
     pod.config = msgspec.structs.replace(CNI, failure_mode=FailureMode.CLOSED)
     answers = iter([False, False, True])
     assert pod.set_up(status=as_the_proxy, answers=lambda _: next(answers)).startswith("rules are there now, CA ")
-    assert pod.done == ["wait", "wait", "drop 15801 15801"]
+    assert pod.done[:-1] == ["wait", "wait", "drop 15801 15801"]
+    assert pod.done[-1].startswith("claim ")
 
 
 def test_in_cni_mode_only_the_proxys_user_is_answered(pod: Pod) -> None:
