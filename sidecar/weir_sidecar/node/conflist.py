@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from weir_sidecar.node.cni import VERSIONS
+
 TYPE = "weir-cni"
 _ENTRY = {"type": TYPE}
 
@@ -20,6 +22,20 @@ def with_entry(text: bytes) -> bytes:
     return _write(conflist, [*plugins, _ENTRY])
 
 
+def wrapped(text: bytes) -> bytes:
+    """A list of one plugin's configuration and our entry. Raises `ConflistError`.
+
+    As libcni makes a list of such a file itself (`ConfListFromConf`).
+    """
+    plugin = _decode(text)
+    if not isinstance(plugin.get("type"), str):
+        raise ConflistError("it is the configuration of no plugin: it has no type")
+    version = plugin.get("cniVersion", "0.1.0")
+    if version not in VERSIONS:
+        raise ConflistError(f"its cniVersion is {version!r}, and chained plugins can be of {', '.join(VERSIONS)}")
+    return _write({"cniVersion": version, "name": plugin.get("name", "")}, [plugin, _ENTRY])
+
+
 def without_entry(text: bytes) -> bytes:
     """The list without our entry; the same bytes where there is none. Raises `ConflistError`."""
     conflist, plugins = _read(text)
@@ -32,14 +48,18 @@ def _is_ours(plugin: object) -> bool:
 
 
 def _read(text: bytes) -> tuple[dict[str, Any], list[Any]]:
-    try:
-        conflist = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise ConflistError(f"no JSON object: {error}") from error
+    conflist = _decode(text)
     plugins = conflist.get("plugins")
     if not isinstance(plugins, list) or not plugins:
         raise ConflistError("it has no list of plugins")
     return conflist, plugins
+
+
+def _decode(text: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise ConflistError(f"no JSON object: {error}") from error
 
 
 def _write(conflist: dict[str, Any], plugins: list[Any]) -> bytes:

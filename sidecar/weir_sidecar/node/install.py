@@ -1,6 +1,7 @@
 """The plugin on the node: its program, and its entry in the network configuration that the container runtime reads.
 
 The main CNI owns that file and may write it anew at any time; then the entry is put back. Files appear whole, by a rename.
+A file of one plugin alone has no place for our entry, and stays as it is: a list of that plugin and ours is put before it.
 """
 
 import os
@@ -12,6 +13,9 @@ from weir_sidecar.node import conflist
 from weir_sidecar.node.conflist import ConflistError
 
 _SUFFIXES = (".conf", ".conflist", ".json")
+_LIST = ".conflist"
+_WRAP = "+weir-"
+"""Our lists' names: this, which sorts before letters and digits, and the name of the file that each stands for."""
 # Runtimes read names with the suffixes above alone.
 _PART = ".weir-part"
 
@@ -23,7 +27,7 @@ class Installation:
         self._directory = directory
         self._programs = programs
         self._say = say
-        self._seen: tuple[str, int, int, int] | None = None
+        self._seen: tuple[tuple[str, int, int, int] | None, ...] | None = None
 
     def put_program(self, source: str) -> None:
         """The plugin's program, where it is missing or another one. Raises OSError."""
@@ -35,49 +39,69 @@ class Installation:
 
     def look(self) -> None:
         """Put our entry into the configuration that the runtime uses, unless it is there. To be called again and again."""
-        path = self._first()
-        if path is None:
+        name = self._first()
+        target = name if name is None or name.endswith(_LIST) else f"{_WRAP}{name}{_LIST}"
+        for other in self._wraps():
+            if other != target:
+                self._unlink(other)  # what it stood for is gone, or comes first no longer
+        if name is None or target is None:
             if self._seen is not None:
                 self._say(f"{self._directory} has no network configuration any more; waiting for the main CNI's")
             self._seen = None
             return
-        with suppress(FileNotFoundError):
-            state = _state(path)
-            if state != self._seen:
-                self._change(path, conflist.with_entry)
-                self._seen = _state(path)
+        paths = f"{self._directory}/{name}", f"{self._directory}/{target}"
+        if _states(*paths) != self._seen:
+            with suppress(FileNotFoundError):  # it has gone again
+                self._change(*paths, conflist.with_entry if name == target else conflist.wrapped)
+            self._seen = _states(*paths)
 
     def remove(self) -> None:
         """Take out our entry, wherever it is, and then the program: nothing names it any more. Raises OSError."""
+        for name in self._wraps():
+            self._unlink(name)
         for name in self._names():
-            if name.endswith(".conflist"):
+            path = f"{self._directory}/{name}"
+            if name.endswith(_LIST):
                 with suppress(FileNotFoundError):
-                    self._change(f"{self._directory}/{name}", conflist.without_entry)
+                    self._change(path, path, conflist.without_entry)
         with suppress(FileNotFoundError):
             os.unlink(f"{self._programs}/{conflist.TYPE}")  # noqa: PTH108
 
-    def _change(self, path: str, edit: Callable[[bytes], bytes]) -> None:
-        with open(path, "rb") as file:  # noqa: PTH123
+    def _change(self, source: str, target: str, edit: Callable[[bytes], bytes]) -> None:
+        """Write to `target` what `edit` makes of `source`; they may be one file."""
+        with open(source, "rb") as file:  # noqa: PTH123
             before = file.read()
         try:
             after = edit(before)
         except ConflistError as error:
             # It may be half written: then another look finds more.
-            self._say(f"{path}: {error}; the main CNI must have a .conflist, to which {conflist.TYPE} can be added")
+            self._say(f"{source}: {error}; {conflist.TYPE} cannot be added to it, and pods start without")
             return
-        if after != before:
-            _replace(path, after, stat.S_IMODE(os.stat(path).st_mode))  # noqa: PTH116
+        if after != _content(target):
+            _replace(target, after, stat.S_IMODE(os.stat(source).st_mode))  # noqa: PTH116
             self._say(
-                f"{path} has been changed: {conflist.TYPE} {'is in it' if conflist.TYPE.encode() in after else 'is out'}"
+                f"{target} has been changed: {conflist.TYPE} {'is in it' if conflist.TYPE.encode() in after else 'is out'}"
             )
 
+    def _unlink(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self._directory}/{name}")  # noqa: PTH108
+        self._say(f"{self._directory}/{name} has been removed")
+
     def _first(self) -> str | None:
-        """The file that runtimes take: the first by name."""
+        """The file that runtimes take, if not for ours: the first by name."""
         names = self._names()
-        return f"{self._directory}/{names[0]}" if names else None
+        return names[0] if names else None
 
     def _names(self) -> list[str]:
-        return sorted(name for name in os.listdir(self._directory) if name.endswith(_SUFFIXES))  # noqa: PTH208
+        return sorted(
+            name
+            for name in os.listdir(self._directory)  # noqa: PTH208
+            if name.endswith(_SUFFIXES) and not name.startswith(_WRAP)
+        )
+
+    def _wraps(self) -> list[str]:
+        return sorted(name for name in os.listdir(self._directory) if name.startswith(_WRAP))  # noqa: PTH208
 
 
 def _content(path: str) -> bytes | None:
@@ -88,8 +112,16 @@ def _content(path: str) -> bytes | None:
         return None
 
 
-def _state(path: str) -> tuple[str, int, int, int]:
-    found = os.stat(path)  # noqa: PTH116
+def _states(*paths: str) -> tuple[tuple[str, int, int, int] | None, ...]:
+    """What tells whether a file is the same still; None: it is not there."""
+    return tuple(map(_state, paths))
+
+
+def _state(path: str) -> tuple[str, int, int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
     return path, found.st_ino, found.st_mtime_ns, found.st_size
 
 

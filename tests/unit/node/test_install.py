@@ -91,3 +91,72 @@ def test_uninstalling_leaves_what_was_there_before(node: Node) -> None:
         node.installation.remove()
     assert json.loads((node.conf / "10-main.conflist").read_text()) == MAIN
     assert list(node.bin.iterdir()) == []
+
+
+SINGLE = {"cniVersion": "0.4.0", "name": "one", "type": "bridge", "ipam": {"type": "host-local"}}
+LIST_OF_IT = "+weir-10-main.conf.conflist"
+
+
+def names(node: Node) -> list[str]:
+    return sorted(one.name for one in node.conf.iterdir())
+
+
+def test_a_file_of_one_plugin_gets_a_list_before_it_and_stays_as_it_is(node: Node) -> None:
+    text = json.dumps(SINGLE)
+    path = node.write("10-main.conf", text)
+    for _ in range(2):
+        node.installation.look()
+    assert names(node) == [LIST_OF_IT, "10-main.conf"]  # runtimes take the first
+    made = json.loads((node.conf / LIST_OF_IT).read_text())
+    assert made == {"cniVersion": "0.4.0", "name": "one", "plugins": [SINGLE, {"type": "weir-cni"}]}
+    assert path.read_text() == text
+    assert len(node.said) == 1
+
+
+def test_the_list_follows_the_file_that_it_stands_for(node: Node) -> None:
+    node.write("10-main.conf", json.dumps(SINGLE))
+    node.installation.look()
+    node.write("10-main.conf", json.dumps({**SINGLE, "name": "two"}))
+    node.installation.look()
+    assert json.loads((node.conf / LIST_OF_IT).read_text())["name"] == "two"
+    (node.conf / LIST_OF_IT).unlink()
+    node.installation.look()
+    assert json.loads((node.conf / LIST_OF_IT).read_text())["name"] == "two"
+    node.write("05-better.conflist")
+    node.installation.look()
+    assert names(node) == ["05-better.conflist", "10-main.conf"]
+    assert node.types("05-better.conflist")[-1] == "weir-cni"
+    (node.conf / "05-better.conflist").unlink()
+    node.installation.look()
+    assert names(node) == [LIST_OF_IT, "10-main.conf"]
+    (node.conf / "10-main.conf").unlink()
+    node.installation.look()
+    assert names(node) == []
+
+
+def test_uninstalling_takes_the_list_and_leaves_the_file(node: Node) -> None:
+    node.write("10-main.conf", json.dumps(SINGLE))
+    node.installation.look()
+    # Another process does, which has not seen what this one has.
+    Installation(str(node.conf), str(node.bin), node.said.append).remove()
+    assert names(node) == ["10-main.conf"]
+    assert json.loads((node.conf / "10-main.conf").read_text()) == SINGLE
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "no JSON object"),
+        ("{}", "it has no type"),
+        (json.dumps({**SINGLE, "cniVersion": "0.2.0"}), "cniVersion is '0.2.0'"),
+        (json.dumps({"name": "old", "type": "bridge"}), "cniVersion is '0.1.0'"),
+    ],
+)
+def test_a_file_that_no_list_can_be_made_of_is_named(node: Node, text: str, words: str) -> None:
+    node.write("10-main.conf", text)
+    for _ in range(2):
+        node.installation.look()
+    (said,) = node.said
+    assert "10-main.conf: " in said
+    assert words in said
+    assert names(node) == ["10-main.conf"]
