@@ -53,7 +53,7 @@ class _Rooms(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
         room = path.split("/")[1]
-        return {"acceptance": "kernel", "netns": "kernel", "cluster": "cluster"}.get(room, path)
+        return {"acceptance": "kernel", "netns": "kernel", "cluster": "cluster", "e2e": "cluster"}.get(room, path)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
