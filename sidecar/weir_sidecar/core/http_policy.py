@@ -143,13 +143,9 @@ class RequestPolicy:
         self.asks = self.log.captures or any(rule.http for rule in config.rules)
         """Whether anybody looks at header fields."""
         self._rules: dict[str, RuleRequests] = {}
-        self.placeholders = tuple(
-            (one.credential.placeholder.encode(), one.credential)
-            for rule in config.rules
-            for one in rule.http
-            if one.credential is not None and one.credential.placeholder
-        )
-        """What must not be sent anywhere but where its credential belongs."""
+        given = (one.credential for rule in config.rules for one in rule.http if one.credential is not None)
+        self.placeholders = tuple(dict.fromkeys(one.placeholder.encode() for one in given if one.placeholder))
+        """What must not be sent anywhere but where a credential takes its place; several may have the same."""
         for rule in config.rules:
             if rule.http:
                 try:
@@ -164,10 +160,10 @@ class RequestPolicy:
 
     def misused(self, facts: RequestFacts, credential: Credential | None) -> bool:
         """Whether a placeholder is where it may not be: anywhere but in the field where `credential` replaces it."""
-        return any(
-            _misuses(facts, placeholder, owner.header.lower().encode() if owner == credential else None)
-            for placeholder, owner in self.placeholders
-        )
+        replaced = own = None
+        if credential is not None and credential.placeholder:
+            replaced, own = credential.placeholder.encode(), credential.header.lower().encode()
+        return any(_misuses(facts, one, own if one == replaced else None) for one in self.placeholders)
 
 
 def denied(

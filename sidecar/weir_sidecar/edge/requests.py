@@ -191,7 +191,7 @@ class FlowRequests:
     def watch(self) -> BodyWatch | None:
         """What looks for placeholders in a request's body, where there are any."""
         placeholders = self.context.requests.placeholders
-        return BodyWatch(tuple(text for text, _ in placeholders)) if placeholders else None
+        return BodyWatch(placeholders) if placeholders else None
 
     @property
     def governs(self) -> bool:

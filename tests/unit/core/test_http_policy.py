@@ -141,12 +141,14 @@ def test_a_pattern_that_cannot_be_read_names_its_rule():
 
 
 CREDENTIAL = Credential("authorization", "/s", placeholder="PLACEHOLDER")
+SAME_PLACEHOLDER = Credential("authorization", "/t", placeholder="PLACEHOLDER")
 
 
 @pytest.mark.parametrize(
     ("asked", "credential", "misused"),
     [
         (facts(fields=((b"Authorization", b"Bearer PLACEHOLDER"),)), CREDENTIAL, False),
+        (facts(fields=((b"Authorization", b"Bearer PLACEHOLDER"),)), SAME_PLACEHOLDER, False),
         (facts(fields=((b"Authorization", b"Bearer PLACEHOLDER"),)), None, True),
         (facts(fields=((b"X", b"PLACEHOLDER"),)), CREDENTIAL, True),
         (facts(fields=((b"PLACEHOLDER", b"x"),)), CREDENTIAL, True),
@@ -159,5 +161,6 @@ CREDENTIAL = Credential("authorization", "/s", placeholder="PLACEHOLDER")
     ],
 )
 def test_a_placeholder_belongs_in_its_own_field_alone(asked, credential, misused):
-    rule = Rule("web", Match(hosts=("a.test",)), Action.INTERCEPT, http=(RequestRule("r", credential=CREDENTIAL),))
+    rules = (RequestRule("r", credential=CREDENTIAL), RequestRule("s", credential=SAME_PLACEHOLDER))
+    rule = Rule("web", Match(hosts=("a.test",)), Action.INTERCEPT, http=rules)
     assert RequestPolicy(SidecarConfig(rules=(rule,))).misused(asked, credential) is misused
