@@ -26,6 +26,10 @@ type Endpoint = tuple[str, int]
 class ToldRequest(Protocol):
     """An HTTP request that has ended."""
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it holds more than a few facts, so that it is to be asked for its record at once."""
+
     def record(self) -> RequestRecord:
         """Its one record. To be asked for once."""
 

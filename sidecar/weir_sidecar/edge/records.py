@@ -19,11 +19,16 @@ from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
 
 RING = 1000
 """How many records the ring remembers."""
+RING_BYTES = 8 << 20
+"""What they may take, where some are long."""
 FILE_BACKLOG = 4 << 20
 """Bytes that may wait for a file that takes no more at the moment (a pipe that is read slowly)."""
 _GATHER = 0.02
 """Seconds for which the records of requests are gathered: each delivery is a system call, which costs as much as a request."""
 _MOST_TOLD = 1024
+_LONG = 4096
+"""Bytes of a line from which on what has gathered is looked after: so many shorter ones are no burden."""
+_MOST_FRESH = 1 << 20
 _RETRY = 0.05
 _BATCH = 256
 
@@ -90,7 +95,7 @@ class RecordSink:
         if not self._told and not self._fresh:
             self._gathering = self._loop.call_later(_GATHER, self._deliver)
         self._told.append(told)
-        if len(self._told) >= _MOST_TOLD:
+        if len(self._told) >= _MOST_TOLD or told.is_large:
             self._settle()
 
     def _settle(self) -> None:
@@ -111,6 +116,16 @@ class RecordSink:
     def _take(self, line: bytes) -> None:
         self._ring.append(line)
         self._fresh.append(line)
+        if len(line) > _LONG:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Forget the oldest of too many bytes; deliver early what would gather to too many."""
+        size = sum(map(len, self._ring))
+        while size > RING_BYTES:
+            size -= len(self._ring.popleft())
+        if sum(map(len, self._fresh)) > _MOST_FRESH:
+            self._hand_out()
 
     def _stop_gathering(self) -> None:
         if self._gathering is not None:
@@ -142,6 +157,9 @@ class RecordSink:
     def _deliver(self) -> None:
         self._stop_gathering()
         self._settle()
+        self._hand_out()
+
+    def _hand_out(self) -> None:
         lines, self._fresh = self._fresh, []
         if not lines:
             return  # a new follower had them delivered before their turn

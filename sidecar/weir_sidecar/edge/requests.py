@@ -100,6 +100,11 @@ class Request:
         self._error = error
         context.record_request(self)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether something was captured."""
+        return self.capture is not None or self.websocket is not None
+
     def record(self) -> RequestRecord:
         """What is told of it, when it has ended."""
         flow, facts, verdict, ttfb = self._flow, self._facts, self.verdict, self._ttfb

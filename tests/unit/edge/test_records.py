@@ -12,10 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir_sidecar.contract.flow import Client, Decision, FlowRecord, Protocol, Reason, encode_record
-from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord, Scheme
+from weir_sidecar.contract.request import (
+    HTTPVersion,
+    LoggedBody,
+    LoggedMessage,
+    MessageVersion,
+    RequestDecision,
+    RequestRecord,
+    Scheme,
+)
 from weir_sidecar.edge import records as module
 from weir_sidecar.edge.metrics import Metrics, RecordSinkKind
-from weir_sidecar.edge.records import RING, RecordSink, open_record_file, open_stdout
+from weir_sidecar.edge.records import RING, RING_BYTES, RecordSink, open_record_file, open_stdout
 
 
 def record(number, pad=""):
@@ -256,19 +264,25 @@ def test_standard_output_may_be_a_socket():
 class Told:
     """A request that has ended."""
 
-    def __init__(self, number, *, kept=True):
+    def __init__(self, number, *, kept=True, body=None):
         self._number = number
         self._kept = kept
+        self._body = body
+        self.is_large = body is not None
 
     def keeps(self, record):
         return self._kept
 
     def record(self):
-        return RequestRecord(
+        record = RequestRecord(
             time="2026-01-01T00:00:00Z", flow="1", number=self._number, protocol=HTTPVersion.HTTP1,
             scheme=Scheme.HTTP, host="example.com", port=80, method="GET", path="/", status=200, request_bytes=0,
             response_bytes=1, ttfb_ms=1.0, duration_ms=2.0, rule=None, decision=RequestDecision.ALLOW,
         )  # fmt: skip
+        if self._body is None:
+            return record
+        body = LoggedBody(self._body, False, False, None, None)
+        return msgspec.structs.replace(record, request=LoggedMessage(MessageVersion.HTTP1_1, body=body))
 
 
 def names(lines):
@@ -312,3 +326,25 @@ def test_many_requests_at_once_are_all_told():
             sink.sink.request(Told(number))
         sink.turn(0.1)
         assert delivered == [f"#{number}" for number in range(3000)]
+
+
+def test_a_request_that_is_not_sampled_is_counted_and_nothing_else():
+    with open_sink() as sink:
+        sink.sink.request(Told(1, kept=False))
+        sink.sink.request(Told(2))
+        assert names(sink.sink.last()) == ["#2"]
+        assert b'weir_requests_total{protocol="http/1.1",status="2xx",decision="allow"} 2' in sink.metrics.render()
+
+
+def test_long_records_are_delivered_early_and_the_ring_forgets_them_by_their_size():
+    with open_sink() as sink:
+        delivered = []
+        sink.sink.follow(lambda lines: delivered.append(len(lines)) or 0)
+        for number in range(1, 41):
+            sink.sink.request(Told(number, body="x" * 400_000))
+        assert len(delivered) >= 12
+        assert max(delivered) <= 3
+        left = sink.sink.last()
+        assert names(left)[-1] == "#40"
+        assert len(left) > 10
+        assert sum(map(len, left)) <= RING_BYTES
