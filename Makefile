@@ -1,6 +1,6 @@
 # The two commands of the README are `make demo` and `make test`. Each sets up what it needs.
 # PYTHON=/path/to/python3 chooses the Python that .venv is made with.
-.PHONY: setup demo test lint bench bench-control bench-peers fuzz images reference docs
+.PHONY: setup demo test lint bench bench-control bench-peers fuzz images reference docs e2e
 
 setup:
 	@scripts/setup
@@ -16,6 +16,10 @@ lint: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+
+# End to end in the cluster of KUBECONFIG, whose nodes have the images: docs/kind.md. For example: make e2e E2E="tests/e2e -k cni"
+e2e: setup
+	WEIR_TEST_CLUSTER=kubeconfig .venv/bin/pytest $(or $(E2E),tests/e2e)
 
 # FUZZ_SECONDS for each target; atheris comes into an environment of its own.
 fuzz: setup
