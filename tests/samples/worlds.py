@@ -37,12 +37,13 @@ def pod(name, namespace="shop", *, labels=None, created=LATE, **more):
     )
 
 
-def world(*objects, pods=(), current=None, namespaces=("shop", "kube-system", "other")):
+def world(*objects, pods=(), current=None, waits=None, namespaces=("shop", "kube-system", "other")):
     return World(
         policies=Policies.of([obj for obj in objects if obj["kind"] != EXCEPTION]),
         objects={key_of(obj): obj for obj in objects},
         namespaces={name: NamespaceFacts(name, {"kubernetes.io/metadata.name": name}) for name in namespaces},
         pods=tuple(pods),
         current=current or {},
+        waits=waits or {},
         excluded=frozenset({"kube-system"}),
     )

@@ -91,6 +91,7 @@ class Observed:
             current=sidecars.current,
             excluded=self._excluded,
             uncaptured=sidecars.uncaptured,
+            waits=sidecars.waits,
         )
 
     async def _relist(self) -> None:

@@ -66,6 +66,9 @@ def _interception(
         programmed = Condition("Programmed", False, "NotAccepted", "the policy is not used: see Accepted")
     elif not pods.captured:
         programmed = Condition("Programmed", True, "NoPods", "the policy selects no captured pod")
+    elif current < pods.captured and (waits := world.waits.get(str(key))):
+        text = f"{ran}; to be started anew for: {', '.join(waits)}"
+        programmed = Condition("Programmed", False, "PodsNeedRestart", text)
     elif current < pods.captured:
         programmed = Condition("Programmed", False, "Updating", ran)
     else:

@@ -33,6 +33,8 @@ class World(msgspec.Struct, frozen=True):
     """By `str(PolicyKey)`."""
     excluded: frozenset[str]
     uncaptured: frozenset[str] = frozenset()
+    waits: Mapping[str, tuple[str, ...]] = {}
+    """By `str(PolicyKey)`: what counts only when pods of it start anew, where anything does."""
 
 
 def key_of(obj: Object) -> PolicyKey:
@@ -72,6 +74,7 @@ class Told(msgspec.Struct, frozen=True):
 
     current: Mapping[str, int]
     uncaptured: frozenset[str]
+    waits: Mapping[str, tuple[str, ...]]
 
 
 def told(summaries: Iterable[Object]) -> Told:
@@ -81,6 +84,7 @@ def told(summaries: Iterable[Object]) -> Told:
     """
     current: dict[str, int] = {}
     uncaptured: set[str] = set()
+    waits: dict[str, set[str]] = {}
     for summary in summaries:
         try:
             one = msgspec.json.decode((summary.get("data") or {}).get("summary", "{}"), type=_Summary)
@@ -88,8 +92,10 @@ def told(summaries: Iterable[Object]) -> Told:
             continue
         for key, count in one.policies.items():
             current[key] = current.get(key, 0) + count.current
+        for key, names in one.waits.items():
+            waits.setdefault(key, set()).update(names)
         uncaptured.update(one.uncaptured)
-    return Told(current, frozenset(uncaptured))
+    return Told(current, frozenset(uncaptured), {key: tuple(sorted(names)) for key, names in waits.items()})
 
 
 class _Count(msgspec.Struct, frozen=True):
@@ -99,4 +105,5 @@ class _Count(msgspec.Struct, frozen=True):
 
 class _Summary(msgspec.Struct, frozen=True):
     policies: dict[str, _Count] = {}
+    waits: dict[str, tuple[str, ...]] = {}
     uncaptured: tuple[str, ...] = ()

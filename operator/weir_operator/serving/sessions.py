@@ -43,6 +43,8 @@ class Session:
         self.runs = hello.revision
         self.loaded = hello.kernel_revision
         """The revision whose kernel rules it has, or whose rules do not differ from these."""
+        self.waits: tuple[str, ...] = ()
+        """What of the config that it runs counts only when its pod starts anew."""
         self.captured = hello.captured
         """Whether it found rules in its pod."""
         self.ended: Refusal | None = None
@@ -144,6 +146,7 @@ class Sessions:
         """A sidecar took a config, or did not."""
         if applied.problem is None:
             session.runs = applied.revision
+            session.waits = applied.after_restart
             if not applied.after_restart:
                 session.loaded = applied.revision
         self._changed()

@@ -19,6 +19,8 @@ _MANAGER = {"fieldManager": "weir-serving", "force": "true"}
 
 _log = logging.getLogger(__name__)
 
+MOST_WAITS = 10
+"""Of a policy: people read them."""
 MOST_UNCAPTURED = 1000
 """So that a ConfigMap holds them. They are told again as the first ones are repaired."""
 
@@ -28,6 +30,8 @@ class Summary(msgspec.Struct):
 
     policies: dict[str, dict[str, int]] = {}
     """How many of them each policy is for (`connected`), and how many of those run what it now comes to (`current`)."""
+    waits: dict[str, tuple[str, ...]] = {}
+    """What waits for the next start of pods that a policy is for, where anything does."""
     uncaptured: tuple[str, ...] = ()
     """The UIDs of pods whose sidecars find no rules."""
 
@@ -43,6 +47,7 @@ class Replica(msgspec.Struct, frozen=True):
 def summarise(sessions: Iterable[Session]) -> Summary:
     """Count the sessions by policy, and list those without rules."""
     policies: dict[str, dict[str, int]] = {}
+    waits: dict[str, set[str]] = {}
     uncaptured = []
     for session in sessions:
         if not session.captured:
@@ -51,7 +56,10 @@ def summarise(sessions: Iterable[Session]) -> Summary:
             counts = policies.setdefault(str(key), {"connected": 0, "current": 0})
             counts["connected"] += 1
             counts["current"] += session.current
-    return Summary(policies, tuple(sorted(uncaptured)[:MOST_UNCAPTURED]))
+            if session.waits:
+                waits.setdefault(str(key), set()).update(session.waits)
+    named = {key: tuple(sorted(names)[:MOST_WAITS]) for key, names in waits.items()}
+    return Summary(policies, named, tuple(sorted(uncaptured)[:MOST_UNCAPTURED]))
 
 
 def config_map(replica: Replica, summary: Summary) -> dict[str, Any]:

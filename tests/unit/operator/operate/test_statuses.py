@@ -63,6 +63,15 @@ def test_one_whose_pods_are_still_told():
     assert programmed["message"] == "1 of 2 captured pods run generation 1"
 
 
+def test_one_with_what_waits_for_pods_to_start_anew_names_it():
+    waits = {"InterceptionPolicy/shop/p": ("capture.mode", "credentialFrom.secret api/token")}
+    programmed = condition(status_of(policy(), pods=[pod("a", captured=True)], waits=waits), "Programmed")
+    assert (programmed["status"], programmed["reason"]) == ("False", "PodsNeedRestart")
+    assert programmed["message"] == (
+        "0 of 1 captured pods run generation 1; to be started anew for: capture.mode, credentialFrom.secret api/token"
+    )
+
+
 def test_summaries_that_lag_behind_never_say_more_than_there_is():
     status = status_of(cluster_policy(), pods=[pod("a", captured=True)], current={"ClusterInterceptionPolicy/c": 7})
     assert status["pods"]["current"] == 1

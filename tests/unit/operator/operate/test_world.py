@@ -26,6 +26,13 @@ def test_pods_without_rules_are_those_of_all_replicas():
     assert told([summary(a=1), *some]).uncaptured == {"x", "y", "z"}
 
 
+def test_what_waits_is_what_any_replica_told():
+    some = [
+        {"data": {"summary": json.dumps({"waits": waits})}} for waits in ({"p": ["b"]}, {"p": ["a", "b"], "q": ["c"]})
+    ]
+    assert told([summary(p=1), *some]).waits == {"p": ("a", "b"), "q": ("c",)}
+
+
 @pytest.mark.parametrize("data", [{}, {"data": None}, {"data": {"summary": "nonsense"}}, {"data": {"summary": "[]"}}])
 def test_a_summary_that_cannot_be_read_counts_as_none(data):
     assert told([data, summary(a=1)]).current == {"a": 1}

@@ -269,6 +269,11 @@ class TestSummary:
             session = stage.open()
             stage.sessions.applied(session, Applied(stage.revision, **more))
             assert self.counted(stage) == {"connected": 1, "current": 0}
+            waits = more.get("after_restart")
+            named = {} if waits is None else {"InterceptionPolicy/shop/web": waits}
+            assert summarise(stage.sessions.all()).waits == named
+            stage.sessions.applied(session, Applied(stage.revision))
+            assert summarise(stage.sessions.all()).waits == {}
 
         asyncio.run(main())
 
