@@ -3,7 +3,7 @@
 Rooms are nested: a connection's is a part of the pod's. What is captured takes of it, and gives back when it is told.
 """
 
-from base64 import b64encode
+from binascii import b2a_base64
 
 POD_BYTES = 16 << 20
 FLOW_BYTES = 1 << 20
@@ -70,4 +70,4 @@ def told(kept: bytes, *, is_text: bool, truncated: bool) -> tuple[str, bool]:
         except UnicodeDecodeError as error:
             if truncated and error.end == len(kept) and error.reason == "unexpected end of data":
                 return kept[: error.start].decode(), False
-    return b64encode(kept).decode(), True
+    return b2a_base64(kept, newline=False).decode(), True

@@ -174,10 +174,10 @@ class FlowRequests:
         request = Request(self, number, facts, self._decide(facts))
         if self._policy.log.captures:
             request.capture = self._capture(facts, request.verdict)
-        if self.version is HTTPVersion.HTTP2:
-            asks_websocket = facts.protocol == b"websocket"
-            if asks_websocket or request.capture is not None:
-                request.tap = StreamTap(request.capture, asks_websocket=asks_websocket)
+            if self.version is HTTPVersion.HTTP2:
+                request.tap = StreamTap(request.capture, asks_websocket=facts.protocol == b"websocket")
+        elif facts.protocol == b"websocket":
+            request.tap = StreamTap(None, asks_websocket=True)
         return request
 
     def messages(self, started: float) -> Messages | None:
