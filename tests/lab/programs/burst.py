@@ -1,4 +1,4 @@
-"""As its first act, and as fast as it can for some seconds: TCP and UDP to each ADDRESS. Tells how many got through.
+"""As its first act, and as fast as it can for some seconds: TCP and UDP to each ADDRESS. Tells how often.
 
 usage: ADDRESS[,ADDRESS] PORT SECONDS. Nobody has to listen there.
 """
@@ -9,7 +9,7 @@ import sys
 import time
 
 addresses, port, seconds = sys.argv[1].split(","), int(sys.argv[2]), float(sys.argv[3])
-outcomes = {"sent": 0, "answered": 0}
+sent = 0
 end = time.monotonic() + seconds
 while time.monotonic() < end:
     for address in addresses:
@@ -17,12 +17,11 @@ while time.monotonic() < end:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             with socket.socket(family, kind) as sender:
                 sender.settimeout(0.2)
-                outcomes["sent"] += 1
+                sent += 1
                 try:
                     sender.connect((address, port))
                     sender.send(b"any")
-                    outcomes["answered"] += kind == socket.SOCK_STREAM
-                except OSError:
-                    pass
+                except OSError:  # refused, or nobody answers
+                    continue
     time.sleep(0.01)
-print(json.dumps(outcomes), flush=True)
+print(json.dumps({"sent": sent}), flush=True)
