@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +381,67 @@ def test_a_sidecar_without_any_capability_serves(node: Node, pod: Pod, failure_m
         assert pod.udp(4, 123) == "far"
         node.start()
         assert sidecar.issuer() == "weir"
+
+
+@contextmanager
+def resolv_conf(namespace: str, text: str) -> Iterator[None]:
+    """What `ip netns exec` puts in the place of the machine's (ip-netns(8))."""
+    directory = Path("/etc/netns") / namespace
+    directory.mkdir(parents=True)
+    (directory / "resolv.conf").write_text(text)
+    try:
+        yield
+    finally:
+        shutil.rmtree(directory)
+
+
+def dns_sources(pid: int) -> set[str]:
+    """Addresses, as /proc/net/udp writes them, that sockets are bound to at port 53 in a process's network namespace."""
+    lines = [line for name in ("udp", "udp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    return {local[:-5] for local in (line.split()[1] for line in lines) if local.endswith(":0035")}
+
+
+def test_a_sidecar_has_sockets_for_its_pods_resolvers_before_anybody_asks(node: Node, pod: Pod) -> None:
+    servers = ("192.0.2.53", "2001:db8::53")
+    text = "nameserver 192.0.2.53\nnameserver 2001:db8::53\nnameserver bogus\nsearch example\n"
+    with resolv_conf(pod.pod, text), BareSidecar(pod, node) as sidecar:
+        packed = [socket.inet_pton(socket.AF_INET6 if ":" in one else socket.AF_INET, one) for one in servers]
+        words = [[int.from_bytes(one[i : i + 4], sys.byteorder) for i in range(0, len(one), 4)] for one in packed]
+        assert dns_sources(sidecar.pid) == {"".join(f"{word:08X}" for word in one) for one in words}
+
+
+def test_while_the_agent_is_away_those_that_were_foreseen_are_at_hand(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    assert node.ask("ADD", netns).returncode == 0
+    eventually(is_handed_over)
+    assert asked(handover.Claim(KEY)) == "0 sockets"
+    told: list[str] = []
+    sidecar = handed_over.HandedOver(CNI, KEY, told.append)
+    foreseen, other = ("192.0.2.53", 53), ("192.0.2.54", 53)
+
+    def source_of(address: tuple[str, int]) -> object:
+        with inside(NAME), acting_as(PROXY):
+            try:
+                made = sidecar.reply(address)
+            except OSError as error:
+                return error.errno
+        with made:
+            return made.getsockname()
+
+    with inside(NAME), acting_as(PROXY):
+        sidecar.foresee([foreseen, ("not an address", 53)])
+    assert len(told) == 1
+    assert "not an address" in told[0]
+    node.stop(signal.SIGKILL)
+    try:
+        # Again and again: who uses one closes it, and others of the pod's servers may have pushed it out.
+        assert [source_of(foreseen), source_of(foreseen)] == [foreseen, foreseen]
+        assert [source_of(other), source_of(other)] == [errno.EHOSTDOWN] * 2
+    finally:
+        node.start()
+    eventually(lambda: source_of(other) == other)
+    for kept in sidecar._kept.values():
+        kept.close()
 
 
 def test_a_pod_without_rules_that_fails_open_runs_uncaptured_and_ready(node: Node, pod: Pod) -> None:

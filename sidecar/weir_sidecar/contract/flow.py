@@ -75,6 +75,7 @@ class FlowError(StrEnum):
     CLIENT_HTTP_MALFORMED = "client_http_malformed"
     UPSTREAM_HTTP_MALFORMED = "upstream_http_malformed"
     CLIENT_UNREACHABLE = "client_unreachable"
+    AGENT_AWAY = "agent_away"
     OVERLOADED = "overloaded"
     INTERNAL = "internal"
 

@@ -24,7 +24,7 @@ from weir_sidecar.edge.dns_query import (
 )
 from weir_sidecar.edge.dns_upstream import DNSUpstreams, UpstreamSocket
 from weir_sidecar.edge.icmp import Sockaddr, Unreachable, upstream_error
-from weir_sidecar.edge.reply_sockets import Replies
+from weir_sidecar.edge.reply_sockets import Replies, lost_by
 
 PENDING = 8192
 SWEEP = 1.0
@@ -121,7 +121,10 @@ class DNSForwarder:
 
     def _reply(self, query: DNSQuery, answer: bytes) -> None:
         lost = self._replies.send(answer, query.client, query.destination)
-        close(self._context, query, FlowError.CLIENT_UNREACHABLE if lost else None)
+        if lost == errno.EHOSTDOWN:
+            # Without a word the client would wait for seconds before it asks another server.
+            self._unreachable.send(query.client, query.destination, errno.ECONNREFUSED, query.data)
+        close(self._context, query, lost_by(lost))
 
     def _from_cache(self, query: DNSQuery) -> bool:
         if not self._context.config.capture.dns.cache or query.question is None:

@@ -9,7 +9,7 @@ import errno
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -27,6 +27,8 @@ _START_PATIENCE = 60.0
 _RETRY = 0.25
 _START_TIMEOUT = 10.0
 _REPLY_TIMEOUT = 0.25
+_REPLY_PAUSE = 2.0
+"""An agent that was found to be away is not asked again for so long: each time the loop that serves flows waits."""
 
 _CLAIM_PATIENCE = 5.0
 
@@ -60,6 +62,8 @@ class HandedOver:
         self._config = config
         self._key = key
         self._say = say
+        self._kept: dict[tuple[str, int], socket.socket] = {}
+        self._ask_at = 0.0
 
     def listeners(self) -> Listeners:
         """See `Sockets`. Waits for an agent that is away, a minute at most."""
@@ -87,9 +91,31 @@ class HandedOver:
         """See `Sockets`."""
         return Unreachable({sock.family: sock for sock in self._patiently(handover.Unreachable())})
 
+    def foresee(self, sources: Iterable[Sockaddr]) -> None:
+        """Have sockets at hand to answer from these addresses, also while the agent is away. Tells what cannot be had."""
+        for source in sources:
+            try:
+                self._kept[source[:2]] = self._ask_reply(source, _START_TIMEOUT)
+            except OSError as error:
+                self._say(f"no socket to answer from {source[0]} port {source[1]} was handed over: {error.strerror}")
+
     def reply(self, source: Sockaddr) -> socket.socket:
-        """See `Sockets`."""
-        given = _ask(handover.Reply(source[0], source[1]), self._key, _REPLY_TIMEOUT)
+        """See `Sockets`. While the agent is away: EHOSTDOWN, for a source that was not foreseen."""
+        kept = self._kept.get(source[:2])
+        if kept is not None:
+            return kept.dup()
+        if time.monotonic() < self._ask_at:
+            raise OSError(errno.EHOSTDOWN, "the node's agent was away a moment ago")
+        try:
+            return self._ask_reply(source, _REPLY_TIMEOUT)
+        except OSError as error:
+            if error.errno not in _AWAY:
+                raise
+            self._ask_at = time.monotonic() + _REPLY_PAUSE
+            raise OSError(errno.EHOSTDOWN, f"the node's agent is away: {error.strerror}") from error
+
+    def _ask_reply(self, source: Sockaddr, timeout: float) -> socket.socket:
+        given = _ask(handover.Reply(source[0], source[1]), self._key, timeout)
         if len(given) != 1 or given[0].family != family_of(source) or given[0].getsockname()[:2] != source[:2]:
             for sock in given:
                 sock.close()

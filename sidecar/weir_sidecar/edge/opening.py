@@ -4,6 +4,7 @@ import os
 import resource
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 
@@ -22,6 +23,7 @@ from weir_sidecar.edge.sockets import NoSockets, OwnSockets, Sockets
 from weir_sidecar.edge.stream_client import PodIdentity
 from weir_sidecar.edge.syn_tap import SynTap
 from weir_sidecar.edge.tidy import malloc_trim
+from weir_sidecar.edge.udp_listener import DNS_PORT
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -67,15 +69,19 @@ def open_all(options: Options, say: Callable[[str], None]) -> Opened:
         state_dir = _directory(options.state_dir)
         config = config_file.read(run_dir) if started is None else _last_good(run_dir, started, say)
     sockets = _sockets(config, run_dir, say)
+    # Before the listeners: from the moment they are there, the rules hold every SYN.
+    tap = sockets.tap() if _connects_first(config) and not isinstance(sockets, NoSockets) else None
+    listeners = sockets.listeners()
+    if isinstance(sockets, HandedOver) and config.capture.dns.capture:
+        sockets.foresee((str(server), DNS_PORT) for server in _nameservers())
     return Opened(
         config=config,
         started=started,
         run_dir=run_dir,
         state_dir=state_dir,
         record=record,
-        # Before the listeners: from the moment they are there, the rules hold every SYN.
-        tap=sockets.tap() if _connects_first(config) and not isinstance(sockets, NoSockets) else None,
-        listeners=sockets.listeners(),
+        tap=tap,
+        listeners=listeners,
         sockets=sockets,
         resolver=_resolver(config),
         system_roots=system_roots(system_bundles(SYSTEM_BUNDLES)),
@@ -136,16 +142,20 @@ def _connects_first(config: SidecarConfig) -> bool:
     return config.capture.mode is CaptureMode.TPROXY and config.capture.connect_first
 
 
+def _nameservers() -> list[IPv4Address | IPv6Address]:
+    with open(resolver.RESOLV_CONF, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  (see pyproject)
+        return resolver.nameservers(file.read())
+
+
 def _resolver(config: SidecarConfig) -> Endpoint | None:
     if config.capture.mode is CaptureMode.TPROXY or not config.capture.dns.capture:
         return None
     server = config.capture.dns.server
     if server is None:
-        with open(resolver.RESOLV_CONF, encoding="utf-8", errors="replace") as file:  # noqa: PTH123  (see pyproject)
-            servers = resolver.nameservers(file.read())
+        servers = _nameservers()
         if not servers:
             raise ConfigError(
                 f"mode Redirect needs a resolver: {resolver.RESOLV_CONF} has none; set capture.dns.server"
             )
         server = str(servers[0])
-    return server, 53
+    return server, DNS_PORT

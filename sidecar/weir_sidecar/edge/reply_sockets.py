@@ -5,12 +5,14 @@ connection tracking puts the address right. IP_TRANSPARENT needs NET_RAW, a port
 another: one that gets the socket from a process that has.
 """
 
+import errno
 import socket
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from weir_sidecar.contract.flow import FlowError
 from weir_sidecar.edge.icmp import Sockaddr, family_of
 
 _IPV6_TRANSPARENT = 75
@@ -32,6 +34,13 @@ def transparent_socket(source: Sockaddr) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def lost_by(number: int) -> FlowError | None:
+    """Why an answer did not reach its client, by what `Replies.send` returned. EHOSTDOWN is `HandedOver.reply`'s."""
+    if number == errno.EHOSTDOWN:
+        return FlowError.AGENT_AWAY
+    return FlowError.CLIENT_UNREACHABLE if number else None
 
 
 class Replies(Protocol):

@@ -13,7 +13,7 @@ from weir_sidecar.contract.flow import Client, Decision, FlowError, FlowRecord, 
 from weir_sidecar.core.verdict import FlowFacts, Verdict
 from weir_sidecar.edge.context import EdgeContext
 from weir_sidecar.edge.icmp import Sockaddr, Unreachable, connected, errors_of, upstream_error
-from weir_sidecar.edge.reply_sockets import Replies
+from weir_sidecar.edge.reply_sockets import Replies, lost_by
 
 IDLE = 60.0
 IDLE_UNANSWERED = 10.0
@@ -169,8 +169,8 @@ class UDPRelay:
                 return
             flow.down += size
             flow.last = self._context.now()
-            if self._replies.send(bytes(self._view[:size]), flow.client, flow.destination):
-                flow.error = FlowError.CLIENT_UNREACHABLE
+            if lost := self._replies.send(bytes(self._view[:size]), flow.client, flow.destination):
+                flow.error = lost_by(lost)
 
     def _failed(self, flow: _Flow, error: OSError) -> None:
         """Nothing to read or no room to write loses nothing more than a network would; ICMP is passed on."""

@@ -363,14 +363,19 @@ def test_the_number_of_waiting_queries_is_bounded(monkeypatch: pytest.MonkeyPatc
     run(main)
 
 
-def test_an_answer_that_cannot_be_sent_is_an_error_in_the_record() -> None:
+@pytest.mark.parametrize(
+    ("number", "error", "told"),
+    [(errno.EPERM, "client_unreachable", []), (errno.EHOSTDOWN, "agent_away", [errno.ECONNREFUSED])],
+)
+def test_an_answer_that_cannot_be_sent_is_an_error_in_the_record(number: int, error: str, told: list[int]) -> None:
     async def main() -> None:
         with UDPServer() as server, Bench() as bench:
-            bench.replies.error = errno.EPERM
+            bench.replies.error = number
             bench.forwarder.receive(question(), CLIENT, server.address)
             asked, source = await server.asked()
             server.sock.sendto(reply(asked), source)
             await until(lambda: bench.records)
-            assert bench.records[0].error == "client_unreachable"
+            assert bench.records[0].error == error
+            assert [sent[2] for sent in bench.unreachable.sent] == told
 
     run(main)
