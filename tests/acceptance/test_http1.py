@@ -86,7 +86,9 @@ def _governing(root: Path, secret: Path) -> Policy:
         {"name": "lab", "match": {"hosts": ["http1.tls.weir.test"]}, "action": "Intercept", "http": http},
         {"name": "no", "match": {"hosts": ["denied.tls.weir.test"]}, "action": "Deny"},
     ]
-    return Policy(root=root, interception={"rules": rules})
+    # All that can be told: what a credential touches must not be among it.
+    logging = {"headers": "All", "query": "All", "bodies": {"request": True, "response": True, "maxBytes": 100000}}
+    return Policy(root=root, interception={"rules": rules, "logging": logging})
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +148,14 @@ def test_header_fields_are_changed(governed: Run) -> None:
     assert "cookie" not in text
     assert "x-seen: yes" in text
     assert "x-lab" not in text
+
+
+def test_heads_and_bodies_are_told_where_a_policy_asks(governed: Run) -> None:
+    (changed,) = (one for one in governed.requests if ["Cookie", "a=b"] in one["request"]["headers"])
+    assert changed["request"]["version"] == "HTTP/1.1"
+    assert "x-lab" in dict(changed["response"]["headers"])
+    assert json.loads(changed["response"]["body"]["content"])["x-added"] == "by-weir"
+    assert not changed["response"]["body"]["truncated"]
 
 
 def test_delay_and_abort(governed: Run) -> None:
