@@ -6,6 +6,9 @@ from pathlib import Path
 from time import process_time
 
 from weir_sidecar.contract.config import ConfigError, SidecarConfig, decode, encode
+from weir_sidecar.contract.request_log import WebSocketLog
+from weir_sidecar.core.captured import Room
+from weir_sidecar.core.websocket import Messages, WebSocket
 from weir_sidecar.wire.clienthello import MAX_BYTES, ClientHello, MalformedClientHello, NeedMore, parse
 from weir_sidecar.wire.dns import (
     HEADER_SIZE,
@@ -21,6 +24,7 @@ from weir_sidecar.wire.dns import (
 from weir_sidecar.wire.dns_edit import strip
 from weir_sidecar.wire.ja4 import ja4
 from weir_sidecar.wire.sniff import MAX_HEAD, Kind, http1_host, sniff
+from weir_sidecar.wire.websocket import extensions
 
 LIMIT = 0.05  # seconds of CPU for one input
 
@@ -108,8 +112,21 @@ def config(data: bytes) -> None:
     assert decode(encode(read)) == read
 
 
+def websocket(data: bytes) -> None:
+    """Both sides at once, compressed messages among them; what was kept is let go."""
+    room = Room(1 << 20)
+    messages = Messages(WebSocketLog(messages=10, max_bytes=100), room, lambda: 0.0, 0.0)
+    socket = WebSocket(extensions(b"permessage-deflate"), messages)
+    socket.from_client(data, 0, len(data))
+    socket.from_server(data, 0, len(data))
+    told = socket.record().messages
+    assert isinstance(told, tuple)
+    assert all(len(one.content) <= 136 for one in told if isinstance(one.content, str))
+    assert room.left == 1 << 20
+
+
 TARGETS: dict[str, Target] = {
-    target.__name__: target for target in (client_hello, first_bytes, dns_query, dns_answer, config)
+    target.__name__: target for target in (client_hello, first_bytes, dns_query, dns_answer, config, websocket)
 }
 
 
@@ -127,6 +144,9 @@ def seeds(name: str) -> Iterator[bytes]:
             yield QUERY[:11] + b"\x01" + QUERY[12:] + bytes.fromhex("0000290200000080000000")
         case "dns_answer":
             yield ANSWER
+        case "websocket":
+            yield bytes.fromhex("818537fa213d7f9f4d5158 8900 8002 4c4f 8a00 8803 03e8 21")
+            yield bytes.fromhex("c107f248cdc9c90700 410280fe 8000 827e0010") + bytes(16)
         case "config":
             yield encode(SidecarConfig())
             yield json.dumps({"rules": [{"name": "a", "match": {"hosts": ["*"]}, "action": "Deny"}]}).encode()

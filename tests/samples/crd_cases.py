@@ -66,7 +66,7 @@ INVALID = (
     _policy("spec.logging.headers", '"None", "Names", "Redacted", "All"', {"logging": {"headers": "Some"}}),
     _policy("spec.logging.bodies.contentTypes[0]", "should match", {"logging": {"bodies": {"contentTypes": ["json"]}}}),
     _policy(
-        "spec.logging.bodies.maxBytes", "less than or equal to 1048576", {"logging": {"bodies": {"maxBytes": 2e6}}}
+        "spec.logging.bodies.maxBytes", "should be less than or equal to", {"logging": {"bodies": {"maxBytes": 2e6}}}
     ),
     # hosts
     _match("hosts[0]", _HOST, hosts=["https://example.com"]),
