@@ -26,6 +26,11 @@ class Pods(msgspec.Struct, frozen=True):
     pod: str | None = None
     selector: str | None = None
 
+    @property
+    def several(self) -> bool:
+        """Whether more than one may be meant."""
+        return self.pod is None
+
 
 def records(pods: Pods, last: int | None, stack: ExitStack, *, follow: bool) -> Iterator[Line]:
     """The last records of pods (None: all there are); the stack ends it.

@@ -122,7 +122,7 @@ def _matching(found: Iterable[Told | Unreadable], wanted: Filter) -> Iterator[To
 
 
 def _print(found: Iterable[Told | Unreadable], source: Source, args: argparse.Namespace) -> int:
-    layout = table.printed(pods=isinstance(source, Pods))
+    layout = table.printed(pods=isinstance(source, Pods) and source.several)
     if args.output == "table":
         print(table.head(layout), flush=True)
     status = 0

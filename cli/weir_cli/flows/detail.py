@@ -121,9 +121,9 @@ def _ms(value: float | None) -> str | None:
 
 
 def _message(title: str, message: LoggedMessage | object, size: int) -> list[str]:
-    lines = ["", f"{title}: {amount(size)} of body"]
+    lines = ["", f"{title}: a body of {amount(size)} bytes"]
     if not isinstance(message, LoggedMessage):
-        return [*lines, "  header and body are not recorded"]
+        return [*lines, "  header fields and body are not recorded"]
     lines.append(f"  {message.version}")
     for name, value in headers(message):
         lines.append(f"  {name}: {'(not recorded)' if value is None else value}")

@@ -54,7 +54,7 @@ class Filter(msgspec.Struct, frozen=True):
 
 def parse(text: str) -> Filter:
     """The filter that the text says. Raises `FilterError`."""
-    return Filter(text, tuple(_term(word) for word in _words(text)))
+    return Filter(text.strip(), tuple(_term(word) for word in _words(text)))
 
 
 def _words(text: str) -> list[_Word]:

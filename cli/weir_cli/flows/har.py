@@ -8,6 +8,7 @@ import base64
 import datetime as dt
 import email.utils
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
@@ -133,7 +134,7 @@ def _request(told: Told, request: RequestRecord) -> _Object:
         "headers": _headers(message),
         "queryString": _query(request.path),
         "headersSize": _UNKNOWN,
-        "bodySize": request.request_bytes,
+        "bodySize": 0 if _switched(request) else request.request_bytes,
     }
     if logged is not None:
         made["postData"] = _post_data(logged)
@@ -153,8 +154,17 @@ def _response(request: RequestRecord) -> _Object:
         "content": _content(request),
         "redirectURL": header(fields, "location") or "",
         "headersSize": _UNKNOWN,
-        "bodySize": request.response_bytes if request.status else _UNKNOWN,
+        "bodySize": _answered_bytes(request) if request.status else _UNKNOWN,
     }
+
+
+def _switched(request: RequestRecord) -> bool:
+    """Whether what followed was no body but another protocol."""
+    return request.status == HTTPStatus.SWITCHING_PROTOCOLS
+
+
+def _answered_bytes(request: RequestRecord) -> int:
+    return 0 if _switched(request) else request.response_bytes
 
 
 def _url(told: Told, request: RequestRecord) -> str:
@@ -228,7 +238,7 @@ def _content(request: RequestRecord) -> _Object:
     logged = body(request.response)
     if logged is None:
         media = header(headers(request.response), "content-type") or _NO_TYPE
-        return {"size": request.response_bytes, "mimeType": media}
+        return {"size": _answered_bytes(request), "mimeType": media}
     text = _text(logged)
     whole = decoded(logged)
     size = request.response_bytes if logged.truncated or whole is None else len(whole)

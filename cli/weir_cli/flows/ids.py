@@ -21,7 +21,7 @@ class Name(msgspec.Struct, frozen=True):
     request: int | None
 
     def __str__(self) -> str:
-        flow = f"{self.process}-{self.number}"
+        flow = f"{self.process}-{self.number}" if self.process else self.number
         return flow if self.request is None else f"{flow}/{self.request}"
 
     def means(self, flow_id: str) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import curses
 import locale
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,9 @@ _ESCAPE = 25
 _PARTING = 0.5
 """Seconds that the thread has to end."""
 
+_ESC = "\x1b"
+_UNFINISHED = re.compile(r"\[[0-?]*[ -/]*")
+
 _KEYS: Mapping[int | str, Key] = {
     curses.KEY_UP: Key.UP,
     curses.KEY_DOWN: Key.DOWN,
@@ -47,7 +51,6 @@ _KEYS: Mapping[int | str, Key] = {
     curses.KEY_DC: Key.DELETE,
     "\r": Key.ENTER,
     "\n": Key.ENTER,
-    "\x1b": Key.ESCAPE,
     "\x7f": Key.BACKSPACE,
     "\b": Key.BACKSPACE,
     "\x15": Key.CLEAR,
@@ -57,6 +60,29 @@ _KEYS: Mapping[int | str, Key] = {
     "\x05": Key.END,
 }
 """Ctrl-B, F, A and E as in pagers and shells: not every terminal has the others."""
+
+_SEQUENCES: Mapping[str, Key] = {
+    "[A": Key.UP,
+    "[B": Key.DOWN,
+    "[C": Key.RIGHT,
+    "[D": Key.LEFT,
+    "OA": Key.UP,
+    "OB": Key.DOWN,
+    "OC": Key.RIGHT,
+    "OD": Key.LEFT,
+    "[H": Key.HOME,
+    "OH": Key.HOME,
+    "[1~": Key.HOME,
+    "[7~": Key.HOME,
+    "[F": Key.END,
+    "OF": Key.END,
+    "[4~": Key.END,
+    "[8~": Key.END,
+    "[3~": Key.DELETE,
+    "[5~": Key.PAGE_UP,
+    "[6~": Key.PAGE_DOWN,
+}
+"""What terminals send after an escape character (ECMA-48, 5.4), where TERM names another one than there is."""
 
 _COLOURS = {
     Style.PASSED: curses.COLOR_YELLOW,
@@ -142,7 +168,7 @@ class _Screen:
         self._log = Log()
         self._log.choose(wanted)
         self._view = View(filter=wanted)
-        self._news = News(name(records), pods=isinstance(records, Pods))
+        self._news = News(name(records), pods=isinstance(records, Pods) and records.several)
         self._styles = _styles()
 
     def run(self) -> None:
@@ -162,14 +188,37 @@ class _Screen:
 
     def _press(self) -> bool:
         """Wait for a key and do what it says; whether there was one."""
-        try:
-            pressed = self._window.get_wch()
-        except curses.error:
-            return False  # none in time
-        key = _KEYS.get(pressed, pressed)
-        if not isinstance(key, int):  # a key without meaning here; or the terminal has another size now
+        pressed = self._get()
+        if pressed is None:
+            return False
+        key = self._sequence() if pressed == _ESC else _KEYS.get(pressed, pressed)
+        if not isinstance(key, int | None):  # a key without meaning here; or the terminal has another size now
             self._view = press(self._view, key, self._log, self._size())
         return True
+
+    def _get(self) -> int | str | None:
+        """What is typed; None: nothing in time."""
+        try:
+            return self._window.get_wch()
+        except curses.error:
+            return None
+
+    def _sequence(self) -> Key | None:
+        """The key that an escape character begins, or is. None: one that means nothing here, whose rest is no text."""
+        self._window.timeout(_ESCAPE)
+        came = self._get()
+        if came is None:
+            key: Key | None = Key.ESCAPE
+        else:
+            text = str(came)
+            while text == "O" or _UNFINISHED.fullmatch(text):
+                more = self._get()
+                if more is None:
+                    break
+                text += str(more)
+            key = _SEQUENCES.get(text)
+        self._window.timeout(_TICK)
+        return key
 
     def _take(self) -> bool:
         """Look after what has come; whether there was anything."""

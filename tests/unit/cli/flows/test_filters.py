@@ -1,5 +1,8 @@
 """The filter language: what it lets through, what it says about words that it cannot read, and its algebra."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from weir_cli.flows.filters import Filter, FilterError, parse
 from weir_sidecar.contract.flow import Client, Decision, Protocol, Reason
 from weir_sidecar.contract.request import RequestDecision, RequestError
 
+DOCS = Path(__file__).parents[4] / "docs/flows.md"
 FLOW = records.flow(
     0x1C, host="api.example.com", address="192.0.2.17", client=Client(uid=1000, ja4="t13d3112h2_e8f1e7e78f70_b26ce05bbdd6")
 )  # fmt: skip
@@ -142,6 +146,12 @@ def test_every_field_finds_its_words():
         if field.kind is Kind.WORD:
             assert all(parse(f"{name}:{word}").terms for word in field.words)
     assert set(FIELDS["decision"].words) == {*Decision, *RequestDecision}
+
+
+def test_the_documentation_lists_the_fields_in_their_order():
+    text = DOCS.read_text().partition("## Filters")[2].partition("## ")[0]
+    cells = re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
+    assert [name for cell in cells for name in re.findall(r"`(\w+)`", cell)] == list(FIELDS)
 
 
 words = st.sampled_from(

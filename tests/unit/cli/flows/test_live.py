@@ -58,3 +58,13 @@ def test_a_terminal_that_cannot_is_named(file, term):
         assert terminal.status() == 1
         terminal.expect(f"TERM is '{term}'", "--follow")
         assert terminal.as_it_was
+
+
+def test_keys_of_another_terminal_than_term_names_are_known_or_ignored(file):
+    with live(file) as terminal:
+        terminal.expect("30 records")
+        # Home, End, and function keys of xterm, Linux and rxvt; vt52 knows none.
+        terminal.type(b"/d\x1b[1~a\x1b[4~e\x1b[15;2~\x1bOP\x1b[Hx\x1b[F!")
+        terminal.expect("filter: xade!")
+        terminal.type(b"\x1b")
+        terminal.expect("q quit")
