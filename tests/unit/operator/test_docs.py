@@ -19,6 +19,7 @@ from weir_operator.models_logging import Bodies, Logging, Redact, WebSocket
 from weir_operator.nodes import read
 from weir_sidecar.contract.config import DNSDenial, FailOpen, SidecarConfig
 from weir_sidecar.contract.flow import FlowError, Reason
+from weir_sidecar.contract.http import Credential
 from weir_sidecar.contract.request_log import HeaderLog
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -84,7 +85,7 @@ def test_the_policy_reference_tells_the_defaults():
     assert compile_policies(arrange(load(document.encode(), "p.yaml")), {}) == config
 
 
-@pytest.mark.parametrize("example", sorted((DOCS / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", sorted((DOCS / "examples").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_the_examples_are_good_in_a_cluster(example):
     objects = list(yaml.safe_load_all(example.read_text()))
     for obj in objects:
@@ -97,13 +98,17 @@ def test_the_examples_are_good_in_a_cluster(example):
 
 
 def test_the_examples_in_the_policy_reference_are_what_they_say():
-    policy, requests, logging, exception = re.findall(r"```yaml\n(.*?)```", POLICY, re.DOTALL)
+    policy, requests, credentials, logging, exception = re.findall(r"```yaml\n(.*?)```", POLICY, re.DOTALL)
     config = compile_policies(arrange(load(policy.encode(), "policy.md")), {})
     assert [rule.name for rule in config.rules] == ["example/no-tracker"]
     (rule,) = compile_policies(arrange(load(requests.encode(), "policy.md")), {}).rules
     assert [(one.name, one.action) for one in rule.http] == [
         ("read-only/api/read", "Allow"), ("read-only/api/nothing-else", "Deny"),
     ]  # fmt: skip
+    (rule,) = compile_policies(arrange(load(credentials.encode(), "policy.md")), {}).rules
+    assert rule.http[0].credential == Credential(
+        "authorization", "/run/weir/credentials/api-key/token", placeholder="the-key-of-the-agent", limited=True
+    )
     asked = compile_policies(arrange(load(logging.encode(), "policy.md")), {}).logging
     assert (asked.headers, asked.bodies.response) == (HeaderLog.REDACTED, True)
     (node,), problems = read(exception.encode(), "policy.md")
