@@ -104,42 +104,6 @@ def test_a_pod_that_started_without_the_plugin_is_captured_and_served(node: Repa
     assert node.records() == set()
 
 
-@pytest.mark.parametrize("config", [None, SidecarConfig()], ids=["not captured", "sets itself up"])
-def test_other_pods_are_asked_about_once_and_left_alone(
-    node: RepairingNode, netns: str, config: SidecarConfig | None
-) -> None:
-    node.api.add("shop/web-1", config)
-    note = node.made(netns)
-    passed = node.directory / "passed" / "c1"
-    eventually(passed.exists)
-    node.stop()
-    node.start()  # looks at once
-    (note.parent / "other").write_text("{}")
-    eventually(lambda: note.unlink(missing_ok=True) or not passed.exists())
-    assert len(node.api.authorized) == 1
-    assert (node.records(), missing()) != (set(), ())
-
-
-def test_a_pod_that_the_plugin_was_asked_about_is_not_asked_about_again(node: RepairingNode, netns: str) -> None:
-    node.api.add("shop/web-1", CNI)
-    node.made(netns, "c1", ("bridge", "weir-cni"))
-    node.made("/run/netns/gone", "c2")
-    node.made(netns, "c3", ("loopback",))
-    (node.cache / "results" / "torn").write_text('{"kind": "cniCacheV1", "con')
-    node.made(netns, "c4")
-    eventually(lambda: node.records() == {"c4"})
-    assert len(node.api.authorized) == 1
-
-
-def test_what_cannot_be_repaired_is_said_once_and_tried_again(node: RepairingNode, netns: str) -> None:
-    node.api.add("shop/web-1", CNI)
-    node.api.pods["shop/web-1"]["metadata"]["uid"] = "another"
-    node.made(netns)
-    eventually(lambda: "cannot be repaired" in node.log)
-    assert "another pod by now" in node.log
-    assert missing() != ()
-
-
 def test_rules_that_were_lost_come_back_and_pods_that_are_fine_are_not_touched(node: RepairingNode, netns: str) -> None:
     node.api.add("shop/web-1", CNI)
     assert node.ask("ADD", netns).returncode == 0
