@@ -1,5 +1,6 @@
 """What records tell of requests where a policy asks for more, through both relays."""
 
+import asyncio
 import gzip
 import json
 
@@ -8,8 +9,10 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from lab.edge import Surroundings
+from lab.flow_bench import flows, weir_client
 from lab.http1 import FLOW, RelayBench
 from lab.http2_pair import Pair, forever
+from lab.loopback import Wire, no_cycles, run
 from weir_sidecar.contract.config import Action, Match, Rule, SidecarConfig
 from weir_sidecar.contract.http import Credential, Header, PathMatch, RequestAction, RequestMatch, RequestRule
 from weir_sidecar.contract.request import HTTPVersion, LoggedBody, MessageVersion, encode_request
@@ -199,3 +202,43 @@ def test_the_same_in_http2(size):
     assert (other.request.body, other.response.headers, other.response.body) == (UNSET, (), UNSET)
     assert (one.sent_ms, other.sent_ms) == (0.0, 0.0)
     assert surroundings.context.room.left == POD_BYTES
+
+
+async def origin(wire: Wire) -> None:
+    if wire.tls is not None:
+        await wire.handshake()
+    while data := await wire.recv():
+        if data.endswith(b"end"):
+            await wire.send(ANSWER % b"Content-Length: 300000\r\n" + b"x" * 300_000)
+    wire.end()
+
+
+@pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
+def test_large_bodies_through_real_sockets(tls):
+    """Nothing of what is captured passes by the sidecar's eyes, and nothing of it is left behind."""
+
+    async def main():
+        options = {} if tls else {"origin": None}
+        async with flows(origin, config=SidecarConfig(logging=EVERYTHING), **options) as bench:
+            wire, flow = bench.flow(weir_client() if tls else None)
+            if tls:
+                await wire.handshake()
+            sent = b"y" * 200_000 + b"end"
+            for _ in range(2):
+                sending = asyncio.ensure_future(wire.send(POST % len(sent) + sent))
+                got = 0
+                while got < 300_000 + len(ANSWER % b"Content-Length: 300000\r\n"):
+                    got += len(await wire.recv())
+                await sending
+            wire.close()
+            await flow
+            return bench.surroundings
+
+    with no_cycles():
+        surroundings = run(main)
+        for record in surroundings.requests:
+            assert (record.request_bytes, record.response_bytes) == (200_003, 300_000)
+            assert (record.request.body.content, record.request.body.truncated) == ("y" * 100, True)
+            assert (record.response.body.content, record.response.body.truncated) == ("x" * 100, True)
+        assert len(surroundings.requests) == 2
+        assert surroundings.context.room.left == POD_BYTES
