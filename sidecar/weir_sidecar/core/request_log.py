@@ -18,12 +18,12 @@ type Fields = Sequence[tuple[bytes, bytes]]
 
 type ToldFields = tuple[tuple[str, str | None], ...]
 
-_SECRET = re.compile(
-    rb"authorization|authentication-info|cookie|token|secret|passw|api-?key|subscription-key", re.IGNORECASE
-)
-"""In the name of a header field: its value is, or may be, what somebody is let in with."""
+_SECRET = re.compile(rb"auth|cookie|credential|jwt|key|passw|secret|session|signature|token", re.IGNORECASE)
+"""In the name of a header field: its value is, or may be, what somebody is let in with. Rather one too many."""
 _URLS = frozenset((b"referer", b"location", b"content-location"))
-"""Header fields whose values are URLs, with queries (RFC 9110, sections 8.7, 10.1.3 and 10.2.2)."""
+"""Header fields whose values are URLs, relative ones too (RFC 9110, sections 8.7, 10.1.3 and 10.2.2)."""
+_URL = re.compile(rb"<?(?:[a-zA-Z][a-zA-Z0-9+.-]*://|/)")
+_USER = re.compile(rb"(?<=://)[^/?#@]*@")
 _QUERY_VALUE = re.compile(rb"(?:(?<=&)|^)(?:([^&=]*=)[^&]*|[^&]+)")
 _SERVER_ERROR = 500
 
@@ -84,16 +84,9 @@ class LogRules:
         if self._log.headers is HeaderLog.REDACTED:
             if _SECRET.search(name) is not None:
                 return REDACTED
-            if name in _URLS:
-                return _text(self._url(value))
+            if name in _URLS or _URL.match(value):
+                return _text(_url(value))
         return _text(value)
-
-    def _url(self, url: bytes) -> bytes:
-        """Without the values of its query, and without its fragment, in which tokens travel too."""
-        rest, mark, fragment = url.partition(b"#")
-        before, question, query = rest.partition(b"?")
-        told = before + question + _QUERY_VALUE.sub(rb"\1*", query)
-        return told + (mark + b"*" if fragment else mark)
 
     def _query(self, query: bytes) -> bytes:
         if self._log.query is QueryLog.REDACTED:
@@ -105,6 +98,14 @@ class LogRules:
     def _pair(self, pair: bytes) -> bytes:
         name, mark, _ = pair.partition(b"=")
         return name + b"=*" if mark and parameter(name) in self._redacted_query else pair
+
+
+def _url(url: bytes) -> bytes:
+    """A URL without the values of its query, and without its user and fragment, in which secrets travel too."""
+    rest, mark, fragment = url.partition(b"#")
+    before, question, query = rest.partition(b"?")
+    told = _USER.sub(b"*@", before) + question + _QUERY_VALUE.sub(rb"\1*", query)
+    return told + (mark + b"*" if fragment else mark)
 
 
 def parameter(text: bytes) -> bytes:

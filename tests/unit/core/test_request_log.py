@@ -23,7 +23,12 @@ FIELDS = [
     (b"X-Amz-Security-Token", b"s3cret"),
     (b"Referer", b"https://a.test/x?code=s3cret&b#s3cret"),
     (b"Location", b"/y?token=s3cret#access_token=s3cret"),
+    (b"Content-Location", b"z?code=s3cret"),
+    (b"Link", b"<https://me:s3cret@a.test/?page=s3cret>; rel=next"),
+    (b"X-Forwarded-Uri", b"/a?b=s3cret"),
+    (b"X-Session-Id", b"s3cret"),
     (b"X-Odd", b"\xff?a=b"),
+    (b"Accept", b"*/*;q=0.8"),
 ]
 
 
@@ -74,7 +79,8 @@ def test_secrets_are_redacted_and_names_stay_as_they_were_sent():
     assert told == (
         ("Host", "*"), ("AUTHORIZATION", "*"), ("proxy-authorization", "*"), ("Cookie", "*"), ("Set-Cookie", "*"),
         ("x-api-key", "*"), ("X-Amz-Security-Token", "*"), ("Referer", "https://a.test/x?code=*&*#*"),
-        ("Location", "/y?token=*#*"), ("X-Odd", "\\xff?a=b"),
+        ("Location", "/y?token=*#*"), ("Content-Location", "z?code=*"), ("Link", "<https://*@a.test/?page=*"),
+        ("X-Forwarded-Uri", "/a?b=*"), ("X-Session-Id", "*"), ("X-Odd", "\\xff?a=b"), ("Accept", "*/*;q=0.8"),
     )  # fmt: skip
 
 
