@@ -11,7 +11,8 @@ from weir_sidecar.core.http2_message import edited
 from weir_sidecar.core.http_policy import Edits
 from weir_sidecar.wire import http2
 from weir_sidecar.wire.hpack import DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Block, Decoder, Field, encode
-from weir_sidecar.wire.http2 import ErrorCode, FrameWalk, HeaderBlock, Piece, Setting
+from weir_sidecar.wire.http2 import ErrorCode, HeaderBlock, Piece, Setting
+from weir_sidecar.wire.http2_walk import FrameWalk
 
 type Handler = Callable[[Piece], bytes | None]
 """Is told of a piece; returns what goes on in its place, or None: itself."""
@@ -63,15 +64,6 @@ class Lane:
         return self._walk.buffer
 
     @property
-    def frame_rest(self) -> int:
-        """Payload bytes of the last fed frame that are still to come."""
-        return self._walk.rest
-
-    def join(self, joins: bool) -> None:  # noqa: FBT001
-        """Whether handlers of DATA are asked about several frames of a stream at a time."""
-        self._walk.joins = joins
-
-    @property
     def open_stream(self) -> int:
         """The stream of the frame of which more is to come; 0: there is none."""
         return self._walk.open_stream
@@ -81,9 +73,13 @@ class Lane:
         """Bytes of our own that wait for a place."""
         return sum(map(len, self._inserts)) if self._inserts else 0
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes in. Raises `FrameError` after what came before the error went on."""
+    def feed(self, data: bytes, *, joins: bool = True) -> None:
+        """Take bytes in. Raises `FrameError` after what came before the error went on.
+
+        `joins`: handlers of DATA may be asked about several frames of a stream at a time.
+        """
         self._rewritten = 0
+        self._walk.joins = joins and not self._inserts  # which go between frames
         self._pieces = self._walk.feed(data)
         self._index = 0
         self.go_on()

@@ -73,8 +73,6 @@ class HTTP2Relay:
 
     def from_upstream(self, data: bytes) -> None:
         """Take the upstream's bytes."""
-        # What may have to wait for the client's window is asked about frame by frame.
-        self._down.join(not self._window.owes)
         self._feed(self._down, data)
 
     def for_client(self) -> bytes:
@@ -109,7 +107,7 @@ class HTTP2Relay:
             if data is None:
                 lane.go_on()
             else:
-                lane.feed(data)
+                lane.feed(data, joins=not self._window.owes)  # else each frame must be able to wait
         except FrameError as error:
             self._fail(lane, error.code, str(error))
         except HeaderListTooLargeError as error:
@@ -210,7 +208,7 @@ class HTTP2Relay:
             return b""
         stream.request.request_bytes += piece.length - piece.padding
         if stream.tap is not None:
-            stream.tap.up(self._up.buffer, piece, self._up.frame_rest)
+            stream.tap.up(self._up.buffer, piece)
         if stream.watch is not None and stream.watch.finds_in(self._up.buffer, http2.payloads(self._up.buffer, piece)):
             ended = self._break(piece.stream, stream, RequestError.PLACEHOLDER_MISUSED)
             if not piece.first:  # what has gone on of the frame cannot be taken back but with the connection
@@ -278,19 +276,17 @@ class HTTP2Relay:
         return down.written(piece, framed, block, edits)
 
     def _down_data(self, piece: Piece) -> bytes | None:
-        if piece.stream in self._refused:  # of a push, that the client never hears of
-            if piece.length:
+        stream = self._streams.get(piece.stream)
+        if (stream is None or stream.held is not None) and piece.stream in self._refused:
+            if piece.length:  # of a push, that the client never hears of
                 self._up.insert(http2.window_update(0, piece.length))
             return b""
-        if piece.first:
-            whole = piece.length if piece.last else piece.length + self._down.frame_rest
-            if not self._window.takes(whole):
-                return STALL
-        stream = self._streams.get(piece.stream)
+        if piece.begun and not self._window.takes(piece.begun):
+            return STALL
         if stream is not None:
             stream.request.response_bytes += piece.length - piece.padding
             if stream.tap is not None:
-                stream.tap.down(self._down.buffer, piece, self._down.frame_rest)
+                stream.tap.down(self._down.buffer, piece)
             if piece.last and piece.flags & END_STREAM:
                 self._streams.replied(piece.stream, stream)
         return None

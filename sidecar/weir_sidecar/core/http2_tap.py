@@ -7,7 +7,7 @@ from weir_sidecar.core.request_capture import RequestCapture
 from weir_sidecar.core.request_log import field_of
 from weir_sidecar.core.websocket import WebSocket
 from weir_sidecar.wire.hpack import Block
-from weir_sidecar.wire.http2 import PADDED, Piece, payloads
+from weir_sidecar.wire.http2 import Piece, payloads
 
 type _Sink = Callable[[bytes, int, int], None]
 
@@ -33,13 +33,13 @@ class StreamTap:
             websocket = upgraded(field_of(fields, b"sec-websocket-extensions"))
             self._up.sink, self._down.sink = websocket.from_client, websocket.from_server
 
-    def up(self, buffer: bytes, piece: Piece, rest: int) -> None:
-        """DATA of the client. `rest`: bytes of the frame's payload that are still to come."""
-        self._up.take(buffer, piece, rest)
+    def up(self, buffer: bytes, piece: Piece) -> None:
+        """DATA of the client."""
+        self._up.take(buffer, piece)
 
-    def down(self, buffer: bytes, piece: Piece, rest: int) -> None:
+    def down(self, buffer: bytes, piece: Piece) -> None:
         """DATA of the upstream."""
-        self._down.take(buffer, piece, rest)
+        self._down.take(buffer, piece)
 
 
 class _Content:
@@ -52,11 +52,10 @@ class _Content:
         self._left = 0
         """Bytes of the frame's content that are still to come."""
 
-    def take(self, buffer: bytes, piece: Piece, rest: int) -> None:
+    def take(self, buffer: bytes, piece: Piece) -> None:
         """A part of a frame; or several frames, which have no padding then."""
-        if piece.first:
-            self._left = piece.length + (0 if piece.last else rest) - piece.padding
-        before = bool(piece.flags & PADDED) if piece.first else 0
+        self._left += piece.begun - piece.padding
+        before = 1 if piece.padding and piece.begun else 0  # the length of the padding
         for at, to in payloads(buffer, piece):
             start = at + before
             end = min(start + self._left, to)

@@ -21,7 +21,7 @@ _READ_ALERT = SSL.SSL_CB_READ_ALERT
 _CLOSE_NOTIFY = 0
 RECORD_BYTES = 16384
 """The most that one TLS record carries (RFC 8446, section 5.1)."""
-READ_BYTES = 4 * RECORD_BYTES
+READ_BYTES = 8 * RECORD_BYTES
 """The most that one read returns."""
 
 _BUFFER = _util.ffi.new_allocator(should_clear_after_alloc=False)("char[]", READ_BYTES)

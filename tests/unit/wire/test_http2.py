@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weir_sidecar.wire import http2
-from weir_sidecar.wire.http2 import ErrorCode, FrameWalk
+from weir_sidecar.wire.http2 import ErrorCode
+from weir_sidecar.wire.http2_walk import FrameWalk
 
 STREAMS = st.integers(1, 2**31 - 1)
 
@@ -163,8 +164,9 @@ def test_bulk_of_one_stream_is_one_piece_and_what_is_too_large_ends_it():
     other = http2.frame(http2.DATA, 0, 3, b"other")
     (first,) = walk.feed(b"".join(frames)[:-5])
     assert (first.length, first.last, walk.rest, walk.open_stream) == (55, False, 5, 1)
-    rest, last, third = walk.feed(frames[-1][-5:] + end + other)
-    assert (rest.first, rest.length, last.length, last.flags, third.stream) == (False, 5, 3, http2.END_STREAM, 3)
+    rest, last, third = walk.feed(frames[-1][-5:] + frames[0] + end + other)
+    assert (rest.first, rest.before, rest.length, rest.begun) == (False, 5, 15, 10)
+    assert (last.length, last.flags, third.stream) == (3, http2.END_STREAM, 3)
     (piece,) = walk.feed(other + http2.frame(http2.DATA, 0, 3, bytes(16385)))
     assert piece.end == len(other)
     assert walk.error is not None
