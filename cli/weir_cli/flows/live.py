@@ -8,6 +8,7 @@ import curses
 import locale
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Iterable, Mapping
@@ -27,10 +28,12 @@ from weir_cli.flows.view import Key, Mode, Size, View, press, replace, settled
 
 _TICK = 100
 """Milliseconds that a key is waited for; then records are looked after."""
-_BATCH = 2000
-"""Records between two looks at the keys."""
+_BATCH = 256
+"""Lines that may wait, and so records between two looks at the keys; one with bodies in it can be long."""
 _ESCAPE = 25
 """Milliseconds after which an escape character was the key, and not the beginning of another one's sequence."""
+_KILLED = 128
+"""Added to a signal's number: the status of who was ended by it, as shells have it."""
 _PARTING = 0.5
 """Seconds that the thread has to end."""
 
@@ -108,6 +111,9 @@ def show(records: Source, last: int, wanted: Filter) -> None:
         lines = source.lines(records, last, stack, follow=True, pause=stopped.wait)
         stack.callback(stopped.set)
         feed.start(lines)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Else the terminal stays as it is on the full screen, and kubectl runs on.
+            signal.signal(number, lambda number, _: sys.exit(_KILLED + number))
         with contextlib.suppress(locale.Error):  # else it stays ASCII
             locale.setlocale(locale.LC_ALL, "")
         curses.wrapper(lambda window: _Screen(window, feed, wanted, records).run())
@@ -170,10 +176,10 @@ class _Screen:
         self._view = View(filter=wanted)
         self._news = News(name(records), pods=isinstance(records, Pods) and records.several)
         self._styles = _styles()
+        self._wait = _TICK
 
     def run(self) -> None:
         curses.set_escdelay(_ESCAPE)
-        self._window.timeout(_TICK)
         changed = True
         while self._view.mode is not Mode.OVER:
             if changed:
@@ -188,7 +194,7 @@ class _Screen:
 
     def _press(self) -> bool:
         """Wait for a key and do what it says; whether there was one."""
-        pressed = self._get()
+        pressed = self._get(self._wait)
         if pressed is None:
             return False
         key = self._sequence() if pressed == _ESC else _KEYS.get(pressed, pressed)
@@ -196,8 +202,9 @@ class _Screen:
             self._view = press(self._view, key, self._log, self._size())
         return True
 
-    def _get(self) -> int | str | None:
+    def _get(self, milliseconds: int) -> int | str | None:
         """What is typed; None: nothing in time."""
+        self._window.timeout(milliseconds)
         try:
             return self._window.get_wch()
         except curses.error:
@@ -205,24 +212,21 @@ class _Screen:
 
     def _sequence(self) -> Key | None:
         """The key that an escape character begins, or is. None: one that means nothing here, whose rest is no text."""
-        self._window.timeout(_ESCAPE)
-        came = self._get()
+        came = self._get(_ESCAPE)
         if came is None:
-            key: Key | None = Key.ESCAPE
-        else:
-            text = str(came)
-            while text == "O" or _UNFINISHED.fullmatch(text):
-                more = self._get()
-                if more is None:
-                    break
-                text += str(more)
-            key = _SEQUENCES.get(text)
-        self._window.timeout(_TICK)
-        return key
+            return Key.ESCAPE
+        text = str(came)
+        while text == "O" or _UNFINISHED.fullmatch(text):
+            more = self._get(_ESCAPE)
+            if more is None:
+                break
+            text += str(more)
+        return _SEQUENCES.get(text)
 
     def _take(self) -> bool:
         """Look after what has come; whether there was anything."""
         came = self._feed.take()
+        self._wait = 0 if len(came) >= _BATCH else _TICK  # there is more
         for one in came:
             told = one if isinstance(one, str) else read(one)
             if isinstance(told, str):

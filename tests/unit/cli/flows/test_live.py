@@ -43,11 +43,12 @@ def test_it_comes_up_shows_what_comes_obeys_and_goes(file):
         assert terminal.as_it_was
 
 
-def test_ctrl_c_ends_it_quietly(file):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_quietly(file, number, status):
     with live(file, "--filter", "id:*-1e") as terminal:
         terminal.expect("1 of 30 records, filter: id:*-1e")
-        terminal.signal(signal.SIGINT)
-        assert terminal.status() == 0
+        terminal.signal(number)
+        assert terminal.status() == status
         assert "Traceback" not in terminal.text
         assert terminal.as_it_was
 
