@@ -32,8 +32,9 @@ class Tunnel:
             self._up.inject(early if self._up.on_bytes is None else self._up.on_bytes(early))
         self._up.go_on()
 
-    def came_along(self, data: bytes, at: int) -> None:
-        """What came together with the answer's head."""
+    def came_along(self, before: bytes, data: bytes, at: int) -> None:
+        """`before`: what goes to the client up to the answer's head. With that came what is in `data` from `at` on."""
+        self._down_before += len(before)
         websocket = self._exchange.request.websocket
         if websocket is not None:
             websocket.from_server(data, at, len(data))

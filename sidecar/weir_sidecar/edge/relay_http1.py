@@ -301,7 +301,7 @@ class HTTP1Relay:
         except MalformedError:
             return passage.passed(at) + self._go_blind(data[at:])
         if self._tunnel is not None:
-            self._tunnel.came_along(data, at)
+            self._tunnel.came_along(passage.passed(at), data, at)
         return passage.passed(end)
 
     def _asked_first(self) -> Exchange:
