@@ -21,14 +21,15 @@ CHART = ROOT / "charts/weir"
 
 
 @contextmanager
-def installed_roles(cluster: Cluster, namespace: str) -> Iterator[None]:
-    """The chart's definitions and roles, for an installation in `namespace`; the definitions stay."""
+def installed_roles(cluster: Cluster, namespace: str, *values: str) -> Iterator[None]:
+    """The chart's definitions and roles, for an installation in `namespace` with `values`; the definitions stay."""
     definitions = CHART / "files/crds"
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(definitions))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(definitions))
     helm = shutil.which("helm")
     assert helm
     argv = [helm, "template", "weir", str(CHART), "-n", namespace, "-s", "templates/rbac.yaml"]
+    argv += [part for value in values for part in ("--set", value)]
     roles = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     cluster.kubectl("apply", "-f", "-", stdin=roles)
     try:
