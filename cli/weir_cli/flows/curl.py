@@ -160,7 +160,7 @@ def _headers(request: RequestRecord, fields: Headers, missing: list[str], *, sen
     for name in (*_OFFERED, *(("content-type",) if sent else ())):
         if name not in names:
             yield ["--header", f"{name}:"]
-    if header(fields, "accept-encoding"):
+    if header(fields, "accept-encoding") not in (None, "", "identity"):
         yield ["--compressed"]
 
 

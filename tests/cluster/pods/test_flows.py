@@ -40,4 +40,9 @@ def test_a_request_is_repeated_by_the_command_for_it(weir, origin, shop, caller_
     row = flows(weir, shop, "--filter=is:request reason:*", "--last", "1").splitlines()[1]
     command = flows(weir, shop, "--curl", row.split()[1])
     assert command.startswith("curl --http")
-    assert f"--resolve {origin.host}:" in command
+    assert f"{origin.host}:443:" in command.partition("--resolve ")[2]
+    # In the pod, whose image has no curl: by what a shell makes of it.
+    words = weir.kubectl(
+        "exec", "hello", "-n", shop, "-c", "app", "--", "sh", "-c", f'curl() {{ echo "$@"; }}; {command}'
+    )
+    assert words.split()[1] == f"https://{origin.host}/"
