@@ -110,7 +110,7 @@ class Messages:
 class _Side:
     """Hears the messages of one side."""
 
-    __slots__ = ("_inflater", "_messages", "_open", "_sender")
+    __slots__ = ("_has_enough", "_inflater", "_messages", "_open", "_sender")
 
     def __init__(self, messages: Messages, sender: WebSocketSender, agreed: Extensions, *, takeover: bool) -> None:
         self._messages = messages
@@ -119,17 +119,20 @@ class _Side:
         self._inflater = _Inflater(takeover=takeover) if inflates else None
         self._open: Capture | None = None
         """Of the data message that is being sent."""
+        self._has_enough = False
+        """Of that message."""
 
     @property
     def wants(self) -> bool:
-        """Whether there are messages still to be told."""
-        return not self._messages.full
+        """Whether there is anything still to be told."""
+        return not (self._has_enough or self._messages.full)
 
     def payload(self, data: bytes, *, compressed: bool) -> None:
         """More of a data message."""
         capture = self._open = self._open or self._messages.capture()
         if not compressed:
             capture.add(data, 0, len(data))
+            self._has_enough = capture.truncated
         elif self._inflater is not None:
             self._inflater.inflate(data, capture)
 
@@ -137,6 +140,7 @@ class _Side:
         """A data message is whole."""
         capture = self._open or self._messages.capture()
         self._open = None
+        self._has_enough = False
         lost = compressed and self.wants and (self._inflater is None or not self._inflater.end(capture))
         content = None if lost else capture
         self._messages.ended(self._sender, OPCODES[opcode], length, content, compressed=compressed)
