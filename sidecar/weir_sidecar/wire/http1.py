@@ -14,6 +14,7 @@ MAX_HEAD = 65536
 """Bytes of a start line and its header fields together."""
 MAX_FIELDS = 256
 MAX_LENGTH_DIGITS = 18
+_LEAST_FIELD = len(b"a:\r\n")
 _REMEMBERED = 4096
 """Bytes of a head that is remembered, at most."""
 
@@ -106,7 +107,7 @@ def parse_request(data: bytes, at: int = 0) -> RequestHead | None:
         _incomplete_or_malformed(data, at)
         return None
     method, target, minor, text = found.groups()
-    if text.count(b"\n") > MAX_FIELDS:
+    if len(text) > MAX_FIELDS * _LEAST_FIELD and text.count(b"\n") > MAX_FIELDS:
         raise MalformedError(f"more than {MAX_FIELDS} header fields", 431)
     # Lines are known to be well-formed, so that a name after a line's end can be nothing but a field's.
     low = b"\r\n" + text.lower()
@@ -118,18 +119,19 @@ def parse_request(data: bytes, at: int = 0) -> RequestHead | None:
         if length is not None or minor == b"0":
             raise MalformedError("Transfer-Encoding beside Content-Length, or in HTTP/1.0")
     host, path, query = _target(method, target, _only(low, _HOST), minor)
+    # In the order of the fields: with their names it would cost twice as much.
     return RequestHead(
-        size=found.end() - at,
-        minor=int(minor),
-        text=text,
-        chunked=coding is not None,
-        method=method,
-        target=target,
-        host=host,
-        path=path,
-        query=query,
-        length=0 if length is None else _length(length),
-        upgrade=_UPGRADE in low,
+        found.end() - at,
+        int(minor),
+        text,
+        coding is not None,
+        method,
+        target,
+        host,
+        path,
+        query,
+        0 if length is None else _length(length),
+        _UPGRADE in low,
     )
 
 

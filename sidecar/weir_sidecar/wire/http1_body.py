@@ -11,6 +11,8 @@ MAX_CHUNK_LINE = 4096
 """Bytes of a chunk's size and its extensions."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
+_NEXT = re.compile(rb"\r\n([0-9A-Fa-f]{1,15})\r\n")
+"""Between most chunks."""
 _TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[^\x00-\x08\x0a-\x1f\x7f]*\r\n")
 _NO_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"host", b"connection", b"upgrade", b"trailer"))
 """A server that merges trailers into the head would read another message (RFC 9110, section 6.5.1)."""
@@ -92,6 +94,12 @@ class Body:
             if self._left:
                 at = self._take_content(data, at)
                 continue
+            if self._state is _State.DATA_END and not self._line:
+                found = _NEXT.match(data, at)
+                if found is not None:
+                    at = found.end()
+                    self._begin_chunk(found[1])
+                    continue
             newline = data.find(b"\n", at) + 1
             if self._state is _State.TRAILER:
                 self._show(data, at, newline or end)
@@ -112,15 +120,18 @@ class Body:
                 found = _SIZE.fullmatch(line)
                 if found is None:
                     raise MalformedError("a chunk does not begin with its size")
-                self._left = int(found[1], 16)
-                self._told += self._left
-                self._state = _State.DATA_END if self._left else _State.TRAILER
+                self._begin_chunk(found[1])
             case _State.DATA_END:
                 if line != b"\r\n":
                     raise MalformedError("a chunk is not as long as it says")
                 self._state = _State.SIZE
             case _State.TRAILER:
                 self._read_trailer(line)
+
+    def _begin_chunk(self, size: bytes) -> None:
+        self._left = int(size, 16)
+        self._told += self._left
+        self._state = _State.DATA_END if self._left else _State.TRAILER
 
     def _read_trailer(self, line: bytes) -> None:
         if line == b"\r\n":
