@@ -1,5 +1,6 @@
 """Talks to a sidecar that runs, through the Unix socket in its state directory."""
 
+import contextlib
 import http.client
 import os
 import socket
@@ -38,6 +39,7 @@ class Control:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._followed: list[socket.socket] = []
         try:
             self.descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -51,6 +53,10 @@ class Control:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for client in self._followed:
+            # Who reads its lines may be in another thread, waiting for the next.
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
         os.close(self.descriptor)
 
     def runs(self) -> bool:
@@ -101,6 +107,8 @@ class Control:
             connection.close()
             raise ControlError(f"the sidecar of {self.directory} does not answer: {error}") from error
         client.settimeout(timeout)
+        if timeout is None:
+            self._followed.append(client)
         return response
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
