@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from lab.stream import blocks, digest
@@ -99,6 +100,11 @@ def _grpc(request: Request) -> Response:
     return Response(200, (("content-type", "application/grpc"),), (message,), None, (("grpc-status", "0"),))
 
 
+def _knows(request: Request) -> bytes:
+    """What tells who knows a secret from who does not, and not the secret."""
+    return sha256(request.headers.get("authorization", "").encode()).hexdigest().encode()
+
+
 def _bytes(size: int) -> Response:
     return Response(200, (("content-type", "application/octet-stream"),), blocks(size), size)
 
@@ -108,6 +114,8 @@ _PAGES: dict[str, Callable[[Request, str], Response]] = {
     "facts": lambda request, rest: _whole(200, json.dumps(request.facts).encode(), "application/json"),
     "headers": lambda request, rest: _whole(200, json.dumps(request.headers).encode(), "application/json"),
     "bytes": lambda request, rest: _bytes(int(rest)),
+    "authorization": lambda request, rest: _whole(200, _knows(request)),
+    "away": lambda request, rest: Response(302, (("location", f"https://{rest}"),), (), 0),
     "digest": lambda request, rest: _whole(200, digest(request.body).encode()),
     "slow": lambda request, rest: Response(200, (("content-type", "text/plain"),), _slow()),
     "status": lambda request, rest: _whole(int(rest), b"as you like it\n"),

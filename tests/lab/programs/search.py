@@ -1,6 +1,7 @@
-"""Looks for what PATTERN matches in all that this user can read of its container: search.py PATTERN ADMIN-PORT.
+"""Looks for what PATTERN matches in all that this user can read of its container: search.py PATTERN ADMIN-PORT [PLACE…].
 
-Environments and memory of all processes, every file on every mount, and what the proxy's local endpoint tells. Prints where.
+Environments and memory of all processes, every file on every mount (or below the places), and what the proxy's local endpoint
+tells. Prints where.
 PATTERN is of bytes, and does not match itself.
 """
 
@@ -58,7 +59,8 @@ for process in Path("/proc").glob("[0-9]*"):
     if int(process.name) != os.getpid():
         memory(process)
     below(process / "root/run")
-below(Path("/"))
+for place in sys.argv[3:] or ["/"]:
+    below(Path(place))
 for page in ("metrics", "config", "trust"):
     try:
         look(page, urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5).read())
