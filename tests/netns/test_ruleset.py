@@ -163,6 +163,15 @@ def test_without_ipv6(namespace: str) -> None:
     assert everything() == before
 
 
+def test_a_table_that_was_left_of_other_rules_is_replaced(namespace: str) -> None:
+    capture.apply(SidecarConfig())
+    whole = sh("nft", "-s", "list", "ruleset")
+    sh("nft", "delete", "table", "inet", "weir")
+    sh("nft", "add", "chain", "ip", "weir", "stranger")
+    capture.apply(SidecarConfig())
+    assert sorted(sh("nft", "-s", "list", "ruleset").split("\n")) == sorted(whole.split("\n"))
+
+
 @pytest.mark.parametrize(
     ("commands", "comment"),
     [

@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import struct
+from enum import IntEnum
 from functools import cache
 from typing import Self
 
@@ -15,8 +16,6 @@ from weir_sidecar.netsetup.errors import DOCTOR, CaptureError
 
 _LIBRARY = "libnftables.so.1"
 _NETLINK_NETFILTER = 12
-_INET = 1
-"""NFPROTO_INET."""
 _GET_TABLE = 10 << 8 | 1
 """NFNL_SUBSYS_NFTABLES, NFT_MSG_GETTABLE."""
 _REQUEST, _ERROR = 1, 2
@@ -28,6 +27,14 @@ _FAMILY = struct.Struct("=BBH")
 _ATTRIBUTE = struct.Struct("=HH")
 _BYTES = 65536
 _SECONDS = 30
+
+
+class Family(IntEnum):
+    """NFPROTO_INET and so on, of linux/netfilter.h."""
+
+    INET = 1
+    IP = 2
+    IP6 = 10
 
 
 class Nft:
@@ -63,11 +70,11 @@ class Nft:
             raise CaptureError("nft", found or "failed and did not say why", advice)
 
 
-def comment_of(table: str) -> str | None:
-    """The comment of a table of family inet; empty: it has none; None: there is no such table. Raises `CaptureError`."""
+def comment_of(table: str, family: Family = Family.INET) -> str | None:
+    """The comment of a table; empty: it has none; None: there is no such table. Raises `CaptureError`."""
     name = table.encode() + b"\0"
     body = (
-        _FAMILY.pack(_INET, 0, 0) + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(name), _NAME) + name + bytes(-len(name) % 4)
+        _FAMILY.pack(family, 0, 0) + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(name), _NAME) + name + bytes(-len(name) % 4)
     )
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as asking:
