@@ -16,7 +16,6 @@ from weir_cli.flows import ids
 from weir_cli.flows.messages import ExportError, Headers, authority, body, content, header, headers, is_told
 from weir_cli.flows.told import Told
 from weir_cli.text import printable
-from weir_sidecar.contract.flow import FlowRecord
 from weir_sidecar.contract.request import (
     REDACTED,
     HTTPVersion,
@@ -37,6 +36,9 @@ _OWN = frozenset(("host", "content-length", "connection", "transfer-encoding", "
 """Header fields that curl makes by itself, or that are about one connection alone."""
 _OFFERED = ("user-agent", "accept")
 """Those that curl adds unless told otherwise."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|/", re.IGNORECASE)
+_GAPS = re.compile(r"(?<==)\*(?=&|#|$)|(?<=#)\*$|(?<=//)\*(?=@)")
+"""What is not told of a URL: its query's values, its fragment, its user."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -101,7 +103,7 @@ def _where(told: Told, request: RequestRecord, missing: list[str]) -> list[list[
     host = request.host or (flow.address if flow is not None else None)
     if host is None:
         raise ExportError(f"{ids.name(request)}: it names no host, and the record of its flow is not there (yet)")
-    connected = _sni(flow) or host
+    connected = (flow.sni if flow is not None else None) or host
     path, mark, query = request.path.partition("?")
     query = _filled_in(query, missing)
     lines = [[f"{request.scheme}://{authority(request, connected)}{'' if path == '*' else path}{mark}{query}"]]
@@ -117,10 +119,6 @@ def _where(told: Told, request: RequestRecord, missing: list[str]) -> list[list[
     if connected != host:
         lines.append(["--header", f"Host: {authority(request, host)}"])
     return lines
-
-
-def _sni(flow: FlowRecord | None) -> str | None:
-    return None if flow is None else flow.sni
 
 
 def _is_address(host: str) -> bool:
@@ -153,9 +151,12 @@ def _headers(request: RequestRecord, fields: Headers, missing: list[str], *, sen
         if not is_told(name, value):
             missing.append(f"the value of {name}")
             yield ["--header", f"{name}: {PLACEHOLDER}"]
-        else:
-            # curl takes "Name:" for "do not send it", and "Name;" for an empty one.
-            yield ["--header", f"{name}: {value}" if value else f"{name};"]
+            continue
+        told, gaps = _GAPS.subn(PLACEHOLDER, value or "") if _URL.match(value or "") else (value, 0)
+        if gaps:
+            missing.append(f"parts of the value of {name}")
+        # curl takes "Name:" for "do not send it", and "Name;" for an empty one.
+        yield ["--header", f"{name}: {told}" if told else f"{name};"]
     # What curl would add of its own was not in the request.
     for name in (*_OFFERED, *(("content-type",) if sent else ())):
         if name not in names:

@@ -131,6 +131,15 @@ def test_what_was_not_recorded_is_a_placeholder_and_is_listed():
     )  # fmt: skip
 
 
+def test_parts_of_a_url_that_were_not_recorded_are_placeholders():
+    fields = [("Accept", "*/*"), ("User-Agent", "x"), ("Referer", "https://*@a.example/?q=*&p=1*&r=*#*"), ("X", "a=*")]
+    one = made(request=message(fields))
+    assert arguments(one.text)[0][-3:] == [
+        "Referer: https://REDACTED@a.example/?q=REDACTED&p=1*&r=REDACTED#REDACTED", "--header", "X: a=*",
+    ]  # fmt: skip
+    assert one.missing == ("parts of the value of Referer",)
+
+
 def test_without_header_fields_that_is_said():
     one = made(request=msgspec.UNSET)
     assert one.text == "curl --http1.1 \\\n  https://example.com/"
