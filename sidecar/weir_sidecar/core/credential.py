@@ -6,7 +6,6 @@ import msgspec
 
 from weir_sidecar.contract.http import Credential
 from weir_sidecar.contract.request import RequestError
-from weir_sidecar.core.hosts import HostIndex
 from weir_sidecar.core.http_policy import Edits
 from weir_sidecar.core.request_log import Fields
 
@@ -54,7 +53,7 @@ def may_be_sent(limits: Limits, host: str, anchor: bytes | None, system: frozens
 
     A root that only a policy names does not count: whoever writes policies could vouch for a server of their own.
     """
-    if not HostIndex(((0, limits.hosts),)).find(host):
+    if not any(host == one or (one[0] == "*" and host.endswith(one[1:])) for one in limits.hosts):
         return RequestError.CREDENTIAL_HOST_NOT_NAMED
     if anchor not in limits.roots and anchor not in system:
         return RequestError.CREDENTIAL_ROOT_NOT_NAMED
