@@ -11,7 +11,7 @@ from lab.place import Place
 from lab.weir_cluster import within
 from lab.workloads import container, pod
 
-pytestmark = [pytest.mark.cluster, pytest.mark.pods]
+pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(600)]
 
 RATE, SECONDS = 200, 30
 SETTLED = 60
@@ -71,7 +71,6 @@ def told(what: str, before: Usage, after: Usage) -> str:
     )
 
 
-@pytest.mark.timeout(300)
 def test_memory_and_cpu_of_an_idle_and_of_a_busy_sidecar(here: Place, names, note):
     family = next(iter(names))
     here.policy("figures", "figures")

@@ -11,7 +11,7 @@ import pytest
 from lab.place import Place
 from lab.workloads import container, pod
 
-pytestmark = [pytest.mark.cluster, pytest.mark.pods]
+pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(600)]
 
 CAPTURES = ("TPROXY", "Redirect")
 NXDOMAIN = 3

@@ -7,7 +7,7 @@ import pytest
 from lab.place import Place
 from lab.workloads import caller
 
-pytestmark = [pytest.mark.cluster, pytest.mark.pods]
+pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

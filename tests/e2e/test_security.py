@@ -7,7 +7,7 @@ from lab.place import Mode, Place
 from lab.weir_cluster import within
 from lab.workloads import caller
 
-pytestmark = [pytest.mark.cluster, pytest.mark.pods]
+pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(600)]
 
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 NET_BIND_SERVICE, NET_RAW = 1 << 10, 1 << 13

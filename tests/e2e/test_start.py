@@ -12,7 +12,7 @@ from lab.place import Place
 from lab.weir_cluster import within
 from lab.workloads import caller, container, job, pod
 
-pytestmark = [pytest.mark.cluster, pytest.mark.pods]
+pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(600)]
 
 BURST = 3
 """Seconds."""

@@ -6,7 +6,7 @@ from lab.place import Place
 from lab.weir_cluster import within
 from lab.workloads import caller, deployment
 
-pytestmark = [pytest.mark.cluster, pytest.mark.pods]
+pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("capture", ["TPROXY", "Redirect"])

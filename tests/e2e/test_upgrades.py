@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lab.node_hands import Hands, status_of, wait_restarted
+from lab.node_hands import Hands, wait_restarted
 from lab.place import Mode, Place
 from lab.weir_cluster import CHART, SYSTEM, within
 from lab.workloads import caller, deployment
 
-pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(600)]
 
 FAILURE_MODES = ("Open", "Closed")
-PAUSE = 0.02
+PAUSE = 0.1
 NEXT_TAG = "WEIR_TEST_NEXT_TAG"
 
 
@@ -79,7 +79,7 @@ def test_the_control_plane_and_the_node_agent_are_replaced(here: Place, hands: H
     before = system_pods(here)
     upgrade(here, *(f"{component}.podAnnotations.test=at-{token}" for component in components))
     if mode is Mode.CNI:
-        here.weir.kubectl("rollout", "status", "daemonset/weir-node", "-n", SYSTEM, "--timeout=120s")
+        here.weir.wait_rolled_out(SYSTEM, "weir-node", kind="daemonset")
     within(90, "all pods of before are gone", lambda: not before & system_pods(here))
     calls = {failure_mode: more_calls(here, name, began) for failure_mode, name in steady.items()}
     for failure_mode in FAILURE_MODES:
@@ -132,7 +132,8 @@ def test_the_sidecars_image_is_replaced(here: Place, hands: Hands, rolling: Roll
     told, leaks = roll(here, hands, rolling)
     calls = [one for lines in told for one in lines if "at" in one]
     for pod in here.pods(rolling.name):
-        assert status_of(pod, "weir-sidecar")["image"].endswith(f":{next_tag}")
+        images = {one["name"]: one["image"] for one in pod["spec"]["initContainers"]}
+        assert images["weir-sidecar"].endswith(f":{next_tag}")
         here.wait_calling(pod["metadata"]["name"], *rolling.hosts)
         calls += here.calls(pod["metadata"]["name"])
     assert uncaptured(calls) == []

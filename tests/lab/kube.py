@@ -83,18 +83,20 @@ class Cluster:
         path.write_bytes(base64.b64decode(encoded))
         return path
 
-    def run_kubectl(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """kubectl, whatever its end."""
+    def run_kubectl(
+        self, *args: str, stdin: str | None = None, seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """kubectl, whatever its end, which it has to come to in some seconds."""
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.directory / "cache")}
         program = binary("kubectl")
         assert program
         return subprocess.run(
-            [program, *args], input=stdin, capture_output=True, text=True, check=False, env=environment, timeout=60
+            [program, *args], input=stdin, capture_output=True, text=True, check=False, env=environment, timeout=seconds
         )
 
-    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
+    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True, seconds: float = 60) -> str:
         """What kubectl prints. Raises `KubectlError` if it fails; without `check`, its complaints follow its output."""
-        done = self.run_kubectl(*args, stdin=stdin)
+        done = self.run_kubectl(*args, stdin=stdin, seconds=seconds)
         if not check:
             return done.stdout + done.stderr
         if done.returncode:

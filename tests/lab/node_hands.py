@@ -61,7 +61,7 @@ class Hands:
                 "spec": {"selector": {"matchLabels": labels}, "template": template},
             }
         )
-        self._weir.kubectl("rollout", "status", f"daemonset/{_NAME}", "-n", self._namespace, "--timeout=60s")
+        self._weir.wait_rolled_out(self._namespace, _NAME, kind="daemonset")
 
     def kill(self, pod: Pod, container: str, number: int = signal.SIGKILL) -> float:
         """Send a signal to all processes of a container; the time of its node then."""

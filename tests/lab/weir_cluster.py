@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,11 @@ class WeirCluster:
             raise AssertionError(f"helm {' '.join(args)}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def wait_rolled_out(self, namespace: str, *deployments: str, seconds: int = 120) -> None:
-        """Until all pods of the deployments are the newest and ready."""
-        for name in deployments:
-            self.kubectl("rollout", "status", f"deployment/{name}", "-n", namespace, f"--timeout={seconds}s")
+    def wait_rolled_out(self, namespace: str, *names: str, kind: str = "deployment", seconds: int = 120) -> None:
+        """Until all pods of the Deployments, or another kind, are the newest and ready."""
+        for name in names:
+            wait = f"--timeout={seconds}s"
+            self.kubectl("rollout", "status", f"{kind}/{name}", "-n", namespace, wait, seconds=seconds + 10)
 
     def pods(self, namespace: str, selector: str) -> list[Any]:
         """The pods with these labels."""
@@ -99,16 +100,24 @@ class WeirCluster:
         assert program
         argv = [program, "logs", pod, "-n", namespace, "-c", container, "--follow"]
         told: list[dict[str, Any]] = []
+        others: list[str] = []
+
+        def read(lines: Iterable[str]) -> None:
+            for line in lines:
+                told.append(json.loads(line)) if line.startswith("{") else others.append(line)
+
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=_environment(self.cluster)) as process:
             output = process.stdout
             assert output
-            reader = threading.Thread(target=lambda: told.extend(json.loads(line) for line in output))
+            reader = threading.Thread(target=read, args=(output,))
             reader.start()
             try:
                 yield told
                 reader.join(60)
             finally:
                 process.kill()
+        # Such as what a node says that has too few inotify instances to follow logs.
+        assert others == [], f"the log of {pod}: {others}"
 
     def all_calls(self, namespace: str, pod: str) -> list[dict[str, Any]]:
         """What a caller with a COUNT told of its requests, when it has ended well and its log is whole."""
@@ -131,7 +140,7 @@ def installed(cluster: Cluster, *values: str) -> Iterator[WeirCluster]:
     """Weir, installed with helm and uninstalled at the end. `values`: for `--set`."""
     weir = WeirCluster(cluster)
     sets = [part for value in (f"image.registry={REGISTRY}", *values) for part in ("--set", value)]
-    wait = ("-n", SYSTEM, "--wait", "--timeout", "120s")
+    wait = ("-n", SYSTEM, "--wait", "--timeout", "240s")
     try:
         weir.helm("install", "weir", str(CHART), "--create-namespace", *wait, *sets)
         yield weir
