@@ -1,6 +1,7 @@
 """HTTP/1.1 through a whole flow with real sockets, in the clear and decrypted."""
 
 import asyncio
+import hashlib
 
 import pytest
 
@@ -13,6 +14,8 @@ from weir_sidecar.core.policy import Policy
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a.test\r\n\r\n"
 BODY = b"x" * 300_000
+LARGE = b"".join(hashlib.sha256(at.to_bytes(4)).digest() for at in range(50_000))
+CHUNKS = b"%x\r\n%b\r\n1;ext=1\r\nx\r\n0\r\nX-Sum: 1\r\n\r\n" % (len(LARGE), LARGE)
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n"
 RULES = (
     RequestRule("no", RequestMatch(paths=(PathMatch("/no"),)), RequestAction.DENY, body="no"),
@@ -41,6 +44,19 @@ async def origin(wire: Wire) -> None:
                 await wire.send(data)
             wire.end()
             return
+        if b"/until-end" in head:
+            await wire.send(b"HTTP/1.1 200 OK\r\n\r\n" + LARGE)
+            wire.end()
+            return
+        if head.startswith(b"PUT"):
+            while len(data) < len(LARGE):
+                data += await wire.recv(1 << 18)
+            digest, data = hashlib.sha256(data[: len(LARGE)]).hexdigest().encode(), data[len(LARGE) :]
+            await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n" + digest)
+            continue
+        if b"/chunks" in head:
+            await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS)
+            continue
         await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
         if b"/last" in head:
             wire.end()
@@ -103,6 +119,30 @@ def test_requests_one_after_the_other_and_one_refused_among_them(through) -> Non
     assert [(one.number, one.path, one.status, one.flow) for one in requests] == [
         (1, "/a", 200, record.id), (2, "/b", 200, record.id), (3, "/no", 403, record.id), (4, "/wait", 200, record.id),
     ]  # fmt: skip
+
+
+def test_long_bodies_are_whole_and_counted_and_what_follows_them_is_read(through) -> None:
+    """Most of them passes unread."""
+
+    async def dialogue(wire: Wire) -> None:
+        chunks = len(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") + len(CHUNKS)
+        await wire.send(GET % b"chunks" + GET % b"no")
+        assert (await heard(wire, chunks + len(REFUSAL))).endswith(CHUNKS + REFUSAL)
+        put = b"PUT /put HTTP/1.1\r\nHost: a.test\r\nContent-Length: %d\r\n\r\n" % len(LARGE)
+        sending = asyncio.ensure_future(wire.send(put + LARGE + GET % b"no"))
+        answer = await heard(wire, len(b"HTTP/1.1 200 OK\r\nContent-Length: 64\r\n\r\n") + 64 + len(REFUSAL))
+        assert answer.endswith(hashlib.sha256(LARGE).hexdigest().encode() + REFUSAL)
+        await sending
+        await wire.send(GET % b"until-end")
+        assert await wire.read_all() == b"HTTP/1.1 200 OK\r\n\r\n" + LARGE
+        wire.end()
+
+    record, requests = through(dialogue)
+    assert [(one.path, one.request_bytes, one.response_bytes, one.error) for one in requests] == [
+        ("/chunks", 0, len(LARGE) + 1, None), ("/no", 0, 0, None), ("/put", len(LARGE), 64, None), ("/no", 0, 0, None),
+        ("/until-end", 0, len(LARGE), None),
+    ]  # fmt: skip
+    assert record.error is None
 
 
 def test_what_is_malformed_hears_so_and_the_connection_ends(through) -> None:
