@@ -67,6 +67,7 @@ REFUSED = {
     "has ALL": debug(securityContext={"capabilities": {"add": ["ALL"]}}),
     "privileged": debug(securityContext={"privileged": True}),
     "mounts the volume weir-token": debug(volumeMounts=[{"name": "weir-token", "mountPath": "/t"}]),
+    "mounts the volume weir-credentials": debug(volumeMounts=[{"name": "weir-credentials", "mountPath": "/t"}]),
     "mounts the volume weir-roots-0": debug(volumeMounts=[{"name": "weir-roots-0", "mountPath": "/t"}]),
     "mounts the volume weir-trust": debug(volumeMounts=[{"name": "weir-trust", "mountPath": "/t"}]),
     "targets weir-sidecar": debug(targetContainerName="weir-sidecar"),
