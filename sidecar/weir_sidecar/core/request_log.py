@@ -4,7 +4,7 @@ Pure; compiled once for each config. What is redacted here is nowhere else: reco
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 from msgspec import UNSET, UnsetType
@@ -16,6 +16,7 @@ from weir_sidecar.core.http_path import unescape
 type Fields = Sequence[tuple[bytes, bytes]]
 """Header fields, names in any case, in their order, without HTTP/2's pseudo-header fields."""
 
+type _Tell = Callable[[bytes], str]
 type ToldFields = tuple[tuple[str, str | None], ...]
 
 _SECRET = re.compile(rb"auth|cookie|credential|jwt|key|passw|secret|session|signature|token", re.IGNORECASE)
@@ -26,18 +27,22 @@ _URL = re.compile(rb"<?(?:[a-zA-Z][a-zA-Z0-9+.-]*://|/)")
 _USER = re.compile(rb"(?<=://)[^/?#@]*@")
 _QUERY_VALUE = re.compile(rb"(?:(?<=&)|^)(?:([^&=]*=)[^&]*|[^&]+)")
 _SERVER_ERROR = 500
+_MOST_KNOWN, _LONGEST_KNOWN = 512, 64
+"""Names of header fields that are remembered, and the bytes of one."""
 
 
 class LogRules:
     """The rules of one config."""
 
-    __slots__ = ("_content_types", "_log", "_redacted", "_redacted_query", "bodies", "captures", "web_socket")
+    __slots__ = ("_content_types", "_log", "_names", "_redacted", "_redacted_query", "bodies", "captures", "web_socket")
 
     def __init__(self, log: RequestLog | UnsetType) -> None:
         log = RequestLog() if isinstance(log, UnsetType) else log
         self._log = log
         self._redacted = frozenset(name.encode() for name in log.redact_headers)
         self._redacted_query = frozenset(name.encode() for name in log.redact_query)
+        self._names: dict[bytes, tuple[str, _Tell]] = {}
+        """Of header fields that were met: as they are told, and what is told of their values."""
         self._content_types = tuple(one.encode() for one in log.bodies.content_types)
         self.bodies = log.bodies
         self.web_socket = log.web_socket
@@ -51,14 +56,16 @@ class LogRules:
 
     def headers(self, fields: Fields, *, secret: bool) -> ToldFields | UnsetType:
         """Header fields as records tell them. `secret`: a credential is, or may be, among the values."""
-        match self._log.headers:
-            case HeaderLog.NONE:
-                return UNSET
-            case HeaderLog.NAMES:
-                return tuple((_text(name), None) for name, _ in fields)
-        if secret:
+        if self._log.headers is HeaderLog.NONE:
+            return UNSET
+        if secret or self._log.headers is HeaderLog.NAMES:
             return tuple((_text(name), None) for name, _ in fields)
-        return tuple((_text(name), self._value(name.lower(), value)) for name, value in fields)
+        names = self._names
+        told: list[tuple[str, str | None]] = []
+        for name, value in fields:
+            text, tell = names.get(name) or self._name(name)
+            told.append((text, tell(value)))
+        return tuple(told)
 
     def wants_body(self, fields: Fields) -> bool:
         """Whether a body is of a type that is asked for."""
@@ -78,15 +85,20 @@ class LogRules:
             or crc32(b"%b/%d" % (record.flow.encode(), record.number)) < share * 2**32
         )
 
-    def _value(self, name: bytes, value: bytes) -> str:
-        if name in self._redacted:
-            return REDACTED
-        if self._log.headers is HeaderLog.REDACTED:
-            if _SECRET.search(name) is not None:
-                return REDACTED
-            if name in _URLS or _URL.match(value):
-                return _text(_url(value))
-        return _text(value)
+    def _name(self, name: bytes) -> tuple[str, _Tell]:
+        """How a header field of this name is told; the next time it is known."""
+        low = name.lower()
+        tell: _Tell = _text
+        if low in self._redacted:
+            tell = _redacted
+        elif self._log.headers is HeaderLog.REDACTED:
+            tell = _redacted if _SECRET.search(low) else _url if low in _URLS else _text_or_url
+        known = _text(name), tell
+        if len(name) <= _LONGEST_KNOWN:
+            if len(self._names) >= _MOST_KNOWN:
+                self._names.clear()
+            self._names[name] = known
+        return known
 
     def _query(self, query: bytes) -> bytes:
         if self._log.query is QueryLog.REDACTED:
@@ -98,14 +110,6 @@ class LogRules:
     def _pair(self, pair: bytes) -> bytes:
         name, mark, _ = pair.partition(b"=")
         return name + b"=*" if mark and parameter(name) in self._redacted_query else pair
-
-
-def _url(url: bytes) -> bytes:
-    """A URL without the values of its query, and without its user and fragment, in which secrets travel too."""
-    rest, mark, fragment = url.partition(b"#")
-    before, question, query = rest.partition(b"?")
-    told = _USER.sub(b"*@", before) + question + _QUERY_VALUE.sub(rb"\1*", query)
-    return told + (mark + b"*" if fragment else mark)
 
 
 def parameter(text: bytes) -> bytes:
@@ -120,3 +124,21 @@ def field_of(fields: Fields, name: bytes) -> bytes:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
+
+
+def _redacted(_: bytes) -> str:
+    return REDACTED
+
+
+def _text_or_url(value: bytes) -> str:
+    if (b"?" in value or b"#" in value or b"@" in value) and _URL.match(value):
+        return _url(value)
+    return value.decode("utf-8", "backslashreplace")
+
+
+def _url(url: bytes) -> str:
+    """A URL without the values of its query, and without its user and fragment, in which secrets travel too."""
+    rest, mark, fragment = url.partition(b"#")
+    before, question, query = rest.partition(b"?")
+    told = _USER.sub(b"*@", before) + question + _QUERY_VALUE.sub(rb"\1*", query)
+    return _text(told + (mark + b"*" if fragment else mark))
