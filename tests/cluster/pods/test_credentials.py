@@ -22,6 +22,8 @@ PATTERN = "weir-key-[0-9a-f]{32}"
 DECOY = "weir-decoy-0123456789abcdef"
 ROTATED_WITHIN = 180
 """Seconds. The kubelet looks at a pod's Secrets once a minute, or later."""
+TOLD_WITHIN = 60
+"""Seconds, from a request's end to its record in the container's log: nodes may be busy."""
 STATES = ("good", "elsewhere", "unvouched", "silent", "absent")
 
 
@@ -72,8 +74,17 @@ class Agent:
             for name, user in (("app", 1000), ("root", 0))
         ]
         agent = pod("agent", *containers, shareProcessNamespace=True, automountServiceAccountToken=False)
-        self.weir.apply({**agent, "metadata": {**agent["metadata"], **where}})
-        self.weir.wait_phase(self.namespace, "agent", "Running", seconds=90)
+        agent = {**agent, "metadata": {**agent["metadata"], **where}}
+        # A webhook that was installed this moment may be out of the API server's reach yet.
+        wait_for("a captured pod", lambda: self._captured(agent), 60)
+        self.weir.wait_phase(self.namespace, "agent", "Running", seconds=120)
+
+    def _captured(self, agent):
+        self.weir.apply(agent)
+        if "initContainers" in self.weir.get("pod", "agent", "-n", self.namespace)["spec"]:
+            return True
+        self.weir.kubectl("delete", "pod", "agent", "-n", self.namespace, "--grace-period=1")
+        return False
 
     def policy(self, *states):
         """Each state's key, for the path of its name; of the other host nothing but that it may be called."""
@@ -109,9 +120,11 @@ class Agent:
         return self.weir.kubectl("exec", "agent", "-n", self.namespace, "-c", name, "--", "python3", "-c", text, *args)
 
     def send(self, *requests, host=None, scheme="https"):
-        return [
-            json.loads(line) for line in self.run("send", f"{scheme}://{host or self.host}", *requests).splitlines()
-        ]
+        """Send them on one connection; the answers, and what the records of the requests say went wrong."""
+        before = len(self.records())
+        said = self.run("send", f"{scheme}://{host or self.host}", *requests)
+        wait_for("the records of the requests", lambda: len(self.records()) >= before + len(requests), TOLD_WITHIN)
+        return [json.loads(line) for line in said.splitlines()], [one["error"] for one in self.records()[before:]]
 
     def records(self):
         text = self.weir.kubectl("logs", "agent", "-n", self.namespace, "-c", "weir-sidecar")
@@ -151,17 +164,15 @@ def got(answer):
 
 
 def test_the_host_that_the_secret_names_gets_the_key(agent):
-    bare, marked = agent.send(get("/good", agent.host, mark=None), get("/good", agent.host))
+    (bare, marked), _ = agent.send(get("/good", agent.host, mark=None), get("/good", agent.host))
     assert bare["status"] == marked["status"] == 200
     assert got(bare) == hashlib.sha256(b"").hexdigest()
     assert got(marked) == digest(agent.keys["good"])
 
 
 def refusals(agent, *requests, **how):
-    before = len(agent.records())
-    answers = agent.send(*requests, **how)
-    wait_for("the records of the requests", lambda: len(agent.records()) >= before + len(requests), 20)
-    return [one["status"] for one in answers], [one["error"] for one in agent.records()[before:]]
+    answers, errors = agent.send(*requests, **how)
+    return [one["status"] for one in answers], errors
 
 
 @pytest.mark.parametrize(
@@ -179,7 +190,7 @@ def test_a_secret_that_does_not_allow_it_is_not_sent(agent, state, status, error
 
 def test_another_host_gets_neither_key_nor_placeholder(agent):
     redirect = get("/good", agent.host, f"X-Away: https://{agent.other}/good")
-    (away,) = agent.send(redirect)
+    (away,), _ = agent.send(redirect)
     assert (away["status"], away["location"]) == (302, f"https://{agent.other}/good")
     assert got(away) == digest(agent.keys["good"])
     misused = ([403], ["placeholder_misused"])
@@ -195,7 +206,7 @@ def test_no_other_form_of_a_request_gets_round_it(agent):
     disagreeing = get(f"https://{agent.host}/good", agent.other)
     statuses, _ = refusals(agent, disagreeing)
     assert statuses == [400]
-    (absolute_own,) = agent.send(get(f"https://{agent.host}/good", agent.host))
+    (absolute_own,), _ = agent.send(get(f"https://{agent.host}/good", agent.host))
     assert got(absolute_own) == digest(agent.keys["good"])
     connect = f"CONNECT {agent.other}:443 HTTP/1.1\r\nHost: {agent.other}:443\r\nAuthorization: Bearer {MARK}\r\n\r\n"
     assert refusals(agent, connect) == ([403], ["placeholder_misused"])
@@ -256,7 +267,7 @@ def test_secrets_are_followed_as_they_change(agent):
     agent.secret("good", token=new, **{"token.hosts": agent.host, "token.ca": agent.ca_pem})
 
     def followed():
-        good, absent = agent.send(get("/good", agent.host), get("/absent", agent.host))
+        (good, absent), _ = agent.send(get("/good", agent.host), get("/absent", agent.host))
         return good["status"] == absent["status"] == 200 and (got(good), got(absent)) == (
             digest(new), digest(agent.keys["absent"]),
         )  # fmt: skip
