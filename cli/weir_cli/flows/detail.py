@@ -172,8 +172,9 @@ def _told(message: WebSocketMessage) -> list[str]:
     if message.content is UNSET:
         return [start.rstrip()]
     lines = [f"{message.content} (Base64)"] if message.base64 else message.content.splitlines() or [""]
-    more = "…" if message.truncated else ""
-    return [start + lines[0] + (more if len(lines) == 1 else ""), *(" " * len(start) + line for line in lines[1:])]
+    if message.truncated:
+        lines[-1] += "…"
+    return [start + lines[0], *(" " * len(start) + line for line in lines[1:])]
 
 
 def _brief(told: Told) -> str:

@@ -108,7 +108,8 @@ def fitted_row(told: Told, layout: Layout) -> str:
     cells = {column: printable(text) for column, text in _cells(told).items()}
     cells[Column.TIME] = cells[Column.TIME][:_SECONDS]
     if told.record.error:
-        cells[Column.REASON] += f" {printable(told.record.error)}"
+        # First, since it says more, and the rest may not fit.
+        cells[Column.REASON] = f"{printable(told.record.error)}, {cells[Column.REASON]}"
     return _joined(layout, cells)
 
 

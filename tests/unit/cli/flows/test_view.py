@@ -218,6 +218,11 @@ def test_what_went_wrong_stands_out(record, style):
     assert Screen(record).picture.rows[1].style is style
 
 
+def test_an_error_stands_before_the_reason():
+    row = Screen(records.flow(error="upstream_reset", rule=None), columns=150).picture.rows[1].text
+    assert "intercept    upstream_reset, rule " in row
+
+
 @pytest.mark.parametrize(
     ("columns", "heads"),
     [
