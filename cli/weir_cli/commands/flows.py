@@ -135,28 +135,36 @@ def _print(found: Iterable[Told | Unreadable], source: Source, args: argparse.Na
 
 
 def _archive(found: Iterable[Told | Unreadable], path: str) -> int:
-    told, status = _readable(found)
-    made = har.archive(told)
-    text = json.dumps(made, indent=1) + "\n"
+    archive = har.Archive()
+    status = 0
+    for one in found:
+        if isinstance(one, Unreadable):
+            status = _unreadable(one)
+        else:
+            archive.add(one)
     if path == _STDOUT:
-        print(text, end="")
+        sys.stdout.writelines(archive.pieces())
+        sys.stdout.flush()
         return status
     try:
         # Bodies and header fields may be in it, which are not everybody's.
         Path(path).touch(mode=0o600)
-        Path(path).write_text(text)
+        with Path(path).open("w", encoding="ascii") as file:
+            file.writelines(archive.pieces())
     except OSError as error:
         return _failed(f"{path}: {error.strerror}")
-    count = len(made["log"]["entries"])
-    print(
-        f"{path}: {count} requests" + ("" if count else "; only flows that are intercepted have any"), file=sys.stderr
-    )
+    words = "" if archive else "; only flows that are intercepted have any"
+    print(f"{path}: {len(archive)} requests{words}", file=sys.stderr)
     return status
 
 
 def _repeat(found: Iterable[Told | Unreadable], name: ids.Name) -> int:
-    told, _ = _readable(found)
-    meant = [one for one in told if name.means(one.flow_id)]
+    meant: list[Told] = []
+    for one in found:
+        if isinstance(one, Unreadable):
+            _unreadable(one)
+        elif name.means(one.flow_id):
+            meant.append(one)
     requests = [
         one for one in meant if isinstance(one.record, RequestRecord) and name.request in (None, one.record.number)
     ]
@@ -184,18 +192,6 @@ def _which(name: ids.Name, meant: list[Told], requests: list[Told]) -> str:
     if meant:
         return f"{name}: the flow is there, and no such request in it: {meant[0].record.decision}"
     return f"{name}: there is no such flow among the records; the column ID of the table has those there are"
-
-
-def _readable(found: Iterable[Told | Unreadable]) -> tuple[list[Told], int]:
-    """The records, and status 1 where there were lines that are none."""
-    told: list[Told] = []
-    status = 0
-    for one in found:
-        if isinstance(one, Unreadable):
-            status = _unreadable(one)
-        else:
-            told.append(one)
-    return told, status
 
 
 def _unreadable(line: Unreadable) -> int:

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import zlib
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from lab import records
 from lab.har_schema import HAR
-from weir_cli.flows import har
+from weir_cli.flows.har import Archive
 from weir_cli.flows.messages import ExportError
 from weir_sidecar.contract.request import (
     HTTPVersion,
@@ -34,8 +35,12 @@ SCHEMA = jsonschema.Draft202012Validator(HAR)
 
 
 def entries(*told):
-    made = har.archive(told)
-    SCHEMA.validate(msgspec.json.decode(msgspec.json.encode(made)))
+    archive = Archive()
+    for one in told:
+        archive.add(one)
+    made = json.loads("".join(archive.pieces()))
+    SCHEMA.validate(made)
+    assert len(archive) == len(made["log"]["entries"])
     return made["log"]["entries"]
 
 
