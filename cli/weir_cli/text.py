@@ -26,6 +26,8 @@ def width(text: str) -> int:
 
 
 def _columns(char: str) -> int:
+    if char.isascii():
+        return 1
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
@@ -49,12 +51,18 @@ def _cut(text: str, columns: int) -> str:
 
 
 def wrapped(text: str, columns: int) -> Iterator[str]:
-    """The text in pieces that are no wider, those after the first indented."""
-    while width(text) > columns > 2 * _INDENT:
-        piece = _cut(text, columns)
-        yield piece
-        text = " " * _INDENT + text[len(piece) :]
-    yield text
+    """The text in pieces that are no wider, those after the first indented. Where that leaves no room, the text."""
+    if columns <= 2 * _INDENT or width(text) <= columns:
+        yield text
+        return
+    start, room, indent = 0, columns, ""
+    for end, char in enumerate(text):
+        room -= _columns(char)
+        if room < 0:
+            yield indent + text[start:end]
+            indent = " " * _INDENT
+            start, room = end, columns - _INDENT - _columns(char)
+    yield indent + text[start:]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

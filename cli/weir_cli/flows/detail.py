@@ -21,7 +21,8 @@ from weir_sidecar.contract.request import (
 
 _LABEL = 16
 _ARROWS = {WebSocketSender.CLIENT: "→", WebSocketSender.SERVER: "←"}
-_MOST_BODY_LINES = 2000
+_MOST_SHOWN = 64 << 10
+"""Bytes of a body: they are laid out anew for each picture of the screen."""
 
 type _Pair = tuple[str, object]
 
@@ -136,7 +137,9 @@ def _message(title: str, message: LoggedMessage | object, size: int) -> list[str
 def _body(logged: LoggedBody) -> Iterator[str]:
     whole = decoded(logged)
     raw = content(logged) if whole is None else whole
-    yield from _text(raw, f"{len(raw)} bytes of {logged.media_type or 'unknown type'}")
+    yield from _text(raw[:_MOST_SHOWN], f"{len(raw)} bytes of {logged.media_type or 'unknown type'}")
+    if len(raw) > _MOST_SHOWN:
+        yield f"… {len(raw) - _MOST_SHOWN} more bytes are recorded; --har has them"
     if logged.truncated:
         yield "… only the beginning was recorded"
 
@@ -149,8 +152,7 @@ def _text(raw: bytes, otherwise: str) -> list[str]:
         if error.end < len(raw) or error.reason != "unexpected end of data":
             return [otherwise]
         text = raw[: error.start].decode()
-    lines = text.splitlines()
-    return [*lines[:_MOST_BODY_LINES], *(["…"] if len(lines) > _MOST_BODY_LINES else [])]
+    return text.splitlines()
 
 
 def _websocket(seen: WebSocketRecord) -> list[str]:
