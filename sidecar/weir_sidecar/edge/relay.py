@@ -1,7 +1,8 @@
 """Relays: two ways of bytes between a client and its upstream, each ended on its own (half-close), both ended together.
 
 A relay is chosen for each protocol. `Relay` is the life they share; a *way* is one direction of it: `raw.RawWay` moves
-bytes unread, by splice in the kernel where it pays; `tls.TLSWay` moves decrypted bytes from one TLS session to the other.
+bytes unread, by splice in the kernel where it pays; `tls.TLSWay` moves decrypted bytes from one TLS session to the other;
+`plain.PlainWay` moves HTTP in the clear.
 """
 
 import asyncio
