@@ -185,12 +185,12 @@ class Admin:
         """Serve at a listener, and own it."""
         door = _Door(listener, kind)
         self._doors.append(door)
-        self._loop.add_reader(listener, self._accept, door)
+        self._loop.add_reader(listener.fileno(), self._accept, door)
 
     def close(self) -> None:
         """Stop serving; connections are cut."""
         for door in self._doors:
-            self._loop.remove_reader(door.listener)
+            self._loop.remove_reader(door.listener.fileno())
             door.listener.close()
             for task in door.tasks:
                 task.cancel()
@@ -203,7 +203,7 @@ class Admin:
             return
         except OSError:
             # No descriptor left: the flows need them more. Look again when some may have ended.
-            self._loop.remove_reader(door.listener)
+            self._loop.remove_reader(door.listener.fileno())
             self._loop.call_later(1.0, self._reopen, door)
             return
         connection.setblocking(False)
@@ -221,7 +221,7 @@ class Admin:
 
     def _reopen(self, door: "_Door") -> None:
         if door in self._doors:
-            self._loop.add_reader(door.listener, self._accept, door)
+            self._loop.add_reader(door.listener.fileno(), self._accept, door)
 
     async def _converse(self, door: "_Door", connection: socket.socket) -> None:
         try:

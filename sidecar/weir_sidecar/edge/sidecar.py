@@ -41,6 +41,7 @@ from weir_sidecar.edge.credentials import Credentials
 from weir_sidecar.edge.current_config import CurrentConfig
 from weir_sidecar.edge.dns_forwarder import DNSForwarder
 from weir_sidecar.edge.dns_stream import DNSStreams
+from weir_sidecar.edge.event_loop import EventLoop
 from weir_sidecar.edge.heartbeat import Heartbeat
 from weir_sidecar.edge.icmp import Unreachable
 from weir_sidecar.edge.interception import Interceptor
@@ -323,7 +324,7 @@ def run(options: Options) -> int:
         privileges.drop(identity.uid, identity.gid, options.group)
     else:
         privileges.drop(os.geteuid(), os.getegid(), options.group)
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
         start_anew = runner.run(_serve(opened, options))
     if start_anew:
         # In the container's own process, so that nothing counts it as a restart. Descriptors are closed on the way.

@@ -6,6 +6,7 @@ technical_details/JA4.md; BSD 3-Clause). GREASE (RFC 8701) is ignored everywhere
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
 
 from weir_sidecar.wire.clienthello import ALPN, GREASE, SERVER_NAME, ClientHello
@@ -23,19 +24,33 @@ _VERSIONS = {
 }
 _IN_FIRST_PART = frozenset((SERVER_NAME, ALPN))
 _NOTHING = "000000000000"
+_USUAL = 256
+"""Ciphers, extensions and signature algorithms together, of a client that means well: browsers send 50."""
 
 
 def ja4(hello: ClientHello, transport: str = "t") -> str:
     """The fingerprint, as in `t13d1516h2_8daaf6152771_e5627efa2ab1`. `transport`: t for TCP, q for QUIC, d for DTLS."""
-    ciphers = [cipher for cipher in hello.ciphers if cipher not in GREASE]
-    extensions = [extension for extension in hello.extensions if extension not in GREASE]
     version = _VERSIONS.get(max(hello.versions, default=0), "00")
-    named = "d" if SERVER_NAME in extensions else "i"
-    counts = f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}"
-    hashed = sorted(extension for extension in extensions if extension not in _IN_FIRST_PART)
-    algorithms = _hex(algorithm for algorithm in hello.signature_algorithms if algorithm not in GREASE)
-    tail = f"{_hex(hashed)}_{algorithms}" if algorithms else _hex(hashed)
-    return f"{transport}{version}{named}{counts}{_alpn(hello.alpn)}_{_hash(_hex(sorted(ciphers)))}_{_hash(tail)}"
+    known = len(hello.ciphers) + len(hello.extensions) + len(hello.signature_algorithms) <= _USUAL
+    rest = (_remembered if known else _counts_and_hashes)(hello.ciphers, hello.extensions, hello.signature_algorithms)
+    named = "d" if SERVER_NAME in hello.extensions else "i"
+    return f"{transport}{version}{named}{rest[0]}{_alpn(hello.alpn)}_{rest[1]}"
+
+
+def _counts_and_hashes(
+    ciphers: tuple[int, ...], extensions: tuple[int, ...], algorithms: tuple[int, ...]
+) -> tuple[str, str]:
+    """What costs: how many ciphers and extensions there are, and the hashes of their lists."""
+    ours = sorted(cipher for cipher in ciphers if cipher not in GREASE)
+    kinds = [extension for extension in extensions if extension not in GREASE]
+    tail = _hex(sorted(extension for extension in kinds if extension not in _IN_FIRST_PART))
+    if signatures := _hex(algorithm for algorithm in algorithms if algorithm not in GREASE):
+        tail = f"{tail}_{signatures}"
+    return f"{min(len(ours), 99):02}{min(len(kinds), 99):02}", f"{_hash(_hex(ours))}_{_hash(tail)}"
+
+
+_remembered = lru_cache(256)(_counts_and_hashes)
+"""Clients say the same again and again. What is longer than usual is not kept: a hello has room for 30,000 of each."""
 
 
 def _alpn(protocols: tuple[bytes, ...]) -> str:
