@@ -95,10 +95,29 @@ def version(obj):
     return obj["metadata"]["resourceVersion"]
 
 
-def summary(objects, home, key, current):
-    told = json.dumps({"policies": {key: {"connected": current, "current": current}}})
+def summary(objects, home, key, current, uncaptured=()):
+    policies = {key: {"connected": current, "current": current}}
+    told = json.dumps({"policies": policies, "uncaptured": list(uncaptured)})
     metadata = {"name": f"weir-stream-{objects.namespace}", "labels": {"weir.dev/stream-summary": "true"}}
     objects.request("POST", f"/api/v1/namespaces/{home}/configmaps", {"metadata": metadata, "data": {"summary": told}})
+
+
+def test_a_pod_whose_sidecar_finds_no_rules_is_missed_and_has_an_event(operator, objects, home):
+    objects.policy()
+    uid = objects.pod("slipped", captured=True)["metadata"]["uid"]
+    objects.pod("fine", captured=True)
+    summary(objects, home, f"InterceptionPolicy/{objects.namespace}/web", 1, [uid])
+    wait_for("it is missed", lambda: objects.status().get("missed"))
+    status = objects.status()
+    assert status["missed"] == [{"namespace": objects.namespace, "name": "slipped", "reason": "PluginMissed"}]
+    assert status["pods"] == {"selected": 2, "captured": 1, "current": 1, "missed": 1}
+    path = f"/apis/events.k8s.io/v1/namespaces/{objects.namespace}/events"
+
+    def told():
+        found = objects.request("GET", path)["items"]
+        return [(one["regarding"]["uid"], one["reason"]) for one in found] == [(uid, "NotCaptured")]
+
+    wait_for("its event", told)
 
 
 def test_a_policys_status_tells_of_its_pods(operator, objects, home):

@@ -81,10 +81,11 @@ class Plugin:
             self.come_back()
 
     def come_back(self) -> float:
-        """Until the entry is there again; when that was seen."""
+        """Until the entry is there again; when the agent was let start."""
+        began = time.time()
         self._place(None)
         wait_for("the entry", lambda: self._python(_IS_IN).strip() == "True", 60)
-        return time.time()
+        return began
 
     def _place(self, labels: dict[str, str] | None) -> None:
         patch = {"spec": {"template": {"spec": {"nodeSelector": labels}}}}
@@ -186,7 +187,7 @@ def test_in_place(weir, plugin, origin, shop, note) -> None:
     within(60, "events", lambda: {("open", "CapturedAtLast"), ("closed", "CapturedAtLast")} <= events(weir, shop))
     times = {pod: first_captured(weir, shop, pod) - back for pod in ("open", "once", "closed")}
     note.append(
-        "repair in place, from the plugin's entry back to the first captured call: "
+        "repair in place, from the start of the agent to the first captured call: "
         + ", ".join(f"{pod} {seconds:.1f} s" for pod, seconds in times.items())
         + f"; {len(weir.calls(shop, 'open'))} calls of the open pod, 0 failed"
     )
@@ -246,7 +247,7 @@ def test_delete(weir, plugin, origin, shop, note) -> None:
     seconds = first_captured(weir, shop, second) - back
     assert {(first, "EvictedToCapture"), ("bare", "NotCaptured")} <= events(weir, shop)
     assert missed(weir, shop) == {"bare": "PluginMissed"}
-    note.append(f"evicted, and its successor captured {seconds:.1f} s after the plugin was back")
+    note.append(f"evicted, and its successor captured {seconds:.1f} s after the start of the agent")
 
 
 def test_delete_after_the_webhook_was_away_and_a_budget_holds(weir, plugin, origin, shop, note) -> None:
