@@ -1,5 +1,6 @@
 """The node agent as a process, the plugin that asks it, and an API server that knows some pods."""
 
+import http.client
 import http.server
 import json
 import os
@@ -10,11 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from lab.pki import Authority, LeafShape
+from lab.running import wait_for
 from lab.shim import Shim
 from weir_sidecar.contract.config import SidecarConfig, encode
 
@@ -40,7 +41,15 @@ SPEC: dict[str, Any] = {
     "volumes": [{"name": "weir-pod", "emptyDir": {"medium": "Memory"}}],
 }
 """As the webhook makes a pod, as far as the agent looks."""
+WORKERS = 4
 _PATIENCE = 20.0
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 class Pods:
@@ -80,6 +89,8 @@ class Pods:
         known, authorized = self.pods, self.authorized
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_GET(self) -> None:
                 authorized.append(self.headers["Authorization"])
                 parts = self.path.split("/")
@@ -103,6 +114,8 @@ class Node:
         self.directory = directory
         self.shim = Shim(directory)
         self.api = Pods(directory)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -120,7 +133,8 @@ class Node:
             "KUBERNETES_SERVICE_PORT": str(self.api.port),
         }
         program = [sys.executable, "-I", "-m", "weir_sidecar.node", "--dir", str(self.directory)]
-        options = ["--account-dir", str(self.api.account), "--image", f"{IMAGE}@sha256:00", *more]
+        own = ["--at-once", str(WORKERS), "--health-port", str(self.port)]
+        options = [*own, "--account-dir", str(self.api.account), "--image", f"{IMAGE}@sha256:00", *more]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen([*program, *options], env=environment, stderr=log)
         deadline = time.monotonic() + _PATIENCE
@@ -131,27 +145,39 @@ class Node:
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self._process is not None:
+            children = self.children()
             self._process.send_signal(number)
             self._process.wait(_PATIENCE)
             self._process = None
+            # In a container they end with it.
+            wait_for("the agent's children are gone", lambda: not [one for one in children if _runs(one)])
 
     @property
     def log(self) -> str:
         return (self.directory / "log").read_text()
 
-    def ask(
+    def ask(  # noqa: PLR0917 - as many as there are in a request
         self,
         command: str,
         netns: str = "",
         container: str = "c1",
         pod: str = "shop/web-1",
         uid: str = "u-1",
+        stdin: bytes | None = None,
         **conf: Any,
     ) -> subprocess.CompletedProcess[bytes]:
-        """The plugin as a runtime runs it; `conf` is more of the network configuration."""
+        """The plugin as a runtime runs it; `conf` is more of the network configuration, and `stdin` all of it."""
+        whole = {"cniVersion": "1.0.0", "name": "net", "type": "weir-cni", "prevResult": PREVIOUS, **conf}
+        text = json.dumps({k: v for k, v in whole.items() if v is not None}).encode() if stdin is None else stdin
+        return self.shim(text, self.environment(command, netns, container, pod, uid))
+
+    def environment(
+        self, command: str, netns: str, container: str, pod: str = "shop/web-1", uid: str = "u-1"
+    ) -> dict[str, str]:
+        """As a runtime sets it for the plugin."""
         namespace, _, name = pod.partition("/")
         arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}"
-        environment: Mapping[str, str] = {
+        return {
             "CNI_COMMAND": command,
             "CNI_CONTAINERID": container,
             "CNI_NETNS": netns,
@@ -159,8 +185,22 @@ class Node:
             "CNI_PATH": str(self.directory),
             "CNI_ARGS": arguments,
         }
-        whole = {"cniVersion": "1.0.0", "name": "net", "type": "weir-cni", "prevResult": PREVIOUS, **conf}
-        return self.shim(json.dumps({k: v for k, v in whole.items() if v is not None}).encode(), environment)
+
+    def page(self, path: str) -> tuple[int, str]:
+        """What the agent's own port answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def children(self) -> list[int]:
+        """The agent's workers, and what answers `page`."""
+        assert self._process is not None
+        found = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        return sorted(map(int, found.split()))
 
     def records(self) -> set[str]:
         return {path.stem for path in (self.directory / "pods").iterdir()}

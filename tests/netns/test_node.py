@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.node_agent import PREVIOUS, Node
+from lab.node_agent import PREVIOUS, WORKERS, Node
 from lab.shim import COMPILER
 from netns.capture_lab import FAMILY, FAR, Pod, acting_as, inside
 from netns.pod_sidecar import PodSidecar, eventually
@@ -31,6 +32,7 @@ pytestmark = [
     pytest.mark.skipif(COMPILER is None, reason="no C compiler (cc) is here to compile cni/shim.c"),
 ]
 NAME = f"wn{os.getpid()}"
+HOME = str(Path("/proc/self/ns/net").readlink())
 CNI = SidecarConfig(setup=Setup.CNI)
 PROXY = 15801
 KEY, OTHER = bytes(32), bytes(range(32))
@@ -83,6 +85,145 @@ def test_captures_a_pod_and_leaves_the_result_as_it_was(node: Node, netns: str) 
     assert node.api.authorized[-1] == "Bearer the.agents.token"
     assert node.records() == {"c1"}
     assert node.ask("CHECK", netns).returncode == 0
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
+def test_the_result_goes_on_as_it_came(node: Node, netns: str, version: str) -> None:
+    """Whatever is in it: a later specification's fields, spaces, escapes, numbers that no float holds."""
+    result = (
+        f'{{"cniVersion" : "{version}", "interfaces":[ {{"name":"eth0","mtu":1500,"socketPath":"","pciID":""}}],'
+        '"ips":[{"address":"10.77.0.2\\/24","interface":0}],"x.example\\u002fnew":[1e400,12345678901234567890,1.10,null] }'
+    )
+    stdin = f'{{"cniVersion":"{version}","name":"n\\u00e4t","type":"weir-cni", "prevResult" : {result}}}'.encode()
+    node.api.add("shop/web-1", CNI)
+    for _ in range(2):
+        done = node.ask("ADD", netns, stdin=stdin)
+        assert (done.returncode, done.stdout.decode(), done.stderr) == (0, result, b"")
+    assert node.ask("CHECK", netns, stdin=stdin).returncode == 0
+    assert (node.ask("DEL", netns, stdin=stdin).returncode, node.records()) == (0, set())
+
+
+@pytest.mark.parametrize(
+    ("stdin", "code"),
+    [
+        (b"", 6),
+        (b"{", 6),
+        (b"[]", 6),
+        (b"\xff\xfe", 6),
+        (b"[" * 200_000, 6),
+        (b'{"cniVersion":"1.0.0","prevResult":' + b'{"a":' * 150_000, 6),
+        (b'{"cniVersion":1}', 6),
+        (b'{"cniVersion":"1.0.0","prevResult":{},"pad":"' + b"x" * (1 << 20) + b'"}', 6),
+        (b'{"cniVersion":"9.9.9","prevResult":{}}', 1),
+        (b"{}", 7),
+        (b'{"cniVersion":"1.0.0"}', 7),
+        (b'{"cniVersion":"1.0.0","prevResult":null}', 6),
+    ],
+)
+def test_malformed_input_is_answered_and_the_agent_goes_on(node: Node, netns: str, stdin: bytes, code: int) -> None:
+    node.api.add("shop/web-1", CNI)
+    before = node.children()
+    done = node.ask("ADD", netns, stdin=stdin)
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (1, code)
+    assert node.records() == set()
+    assert node.children() == before
+    assert node.ask("ADD", netns).returncode == 0
+
+
+def test_many_pods_at_once_queue_and_are_all_captured(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    count = 100
+    names = [f"{NAME}-{number}" for number in range(count)]
+    batch("netns add", names)
+    try:
+        for name in names:
+            node.api.add(f"shop/{name}", CNI)
+        before = counted(node)
+        whole = {"cniVersion": "1.0.0", "name": "net", "type": "weir-cni", "prevResult": PREVIOUS}
+        running = [
+            node.shim.start(
+                json.dumps(whole).encode(), node.environment("ADD", f"/run/netns/{name}", name, f"shop/{name}")
+            )
+            for name in names
+        ]
+        answers = [(one.communicate(timeout=60)[0], one.returncode) for one in running]
+        assert answers == [(json.dumps(PREVIOUS).encode(), 0)] * count
+        assert node.records() == set(names)
+        eventually(lambda: counted(node)["pods"] - before["pods"] == count)
+        added = {what: number - before[what] for what, number in counted(node).items()}
+        assert added == dict.fromkeys(("ADD", "queue", "pod", "rules", "pods"), count)
+        for name in names[::20]:
+            with inside(name):
+                assert capture.check(CNI) == ()
+    finally:
+        batch("netns del", names)
+        for container in node.records():
+            node.ask("DEL", container=container)
+    with capsys.disabled():
+        print(f"\n{count} ADDs at once: {timing(node.log, count)}")
+
+
+def batch(command: str, names: list[str]) -> None:
+    subprocess.run(["ip", "-batch", "-"], input="".join(f"{command} {name}\n" for name in names), text=True, check=True)
+
+
+_COUNT = re.compile(r'^(?:weir_cni_(?:request|phase)_seconds_count{\w+="(\w+)"}|weir_node_(pods)) (\d+)$', re.MULTILINE)
+
+
+def counted(node: Node) -> dict[str, int]:
+    status, text = node.page("/metrics")
+    assert status == 200
+    found = {one or other: int(number) for one, other, number in _COUNT.findall(text)}
+    return {name: found[name] for name in ("ADD", "queue", "pod", "rules", "pods")}
+
+
+def timing(log: str, count: int) -> str:
+    rows = [list(map(int, row)) for row in re.findall(r" in (\d+) ms: queue (\d+), pod (\d+), rules (\d+)", log)]
+    columns = [sorted(column) for column in zip(*rows[-count:], strict=True)]
+    words = ("whole", "queue", "API server", "rules")
+    return "; ".join(
+        f"{word} p50 {times[count // 2]} p99 {times[int(count * 0.99)]} max {times[-1]} ms"
+        for word, times in zip(words, columns, strict=True)
+    )
+
+
+def test_workers_keep_nothing_of_a_pod_and_are_started_anew(node: Node, netns: str) -> None:
+    node.api.add("shop/web-1", CNI)
+    for _ in range(2 * WORKERS):
+        assert node.ask("ADD", netns).returncode == 0
+    eventually(lambda: [namespaces_of(one) for one in node.children()] == [{HOME}] * 5)
+    before = node.children()
+    for worker in before:
+        os.kill(worker, signal.SIGKILL)
+    # Who asks meanwhile waits.
+    assert node.ask("ADD", netns).returncode == 0
+    eventually(lambda: len(set(node.children()) - set(before)) == len(before))
+    eventually(lambda: node.page("/readyz")[0] == 200)
+    assert [namespaces_of(one) for one in node.children()] == [{HOME}] * 5
+
+
+def namespaces_of(pid: int) -> set[str]:
+    """The network namespaces that a process is in or could go to."""
+    links = [Path(f"/proc/{pid}/ns/net"), *Path(f"/proc/{pid}/fd").iterdir()]
+    found = set()
+    for link in links:
+        with suppress(FileNotFoundError):
+            found.add(str(link.readlink()))
+    return {one for one in found if one.startswith("net:")}
+
+
+def test_the_agent_is_probed_by_asking_it(node: Node, netns: str) -> None:
+    assert [node.page(path)[0] for path in ("/healthz", "/readyz", "/metrics", "/other")] == [200, 200, 200, 404]
+    workers = [one for one in node.children() if any(capabilities(one)[name] for name in ("CapEff", "CapPrm"))]
+    assert (len(workers), len(node.children())) == (WORKERS, WORKERS + 1)  # the one that listens has no capability
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        assert node.page("/healthz") == (200, "ok\n")  # a restart would not cure a slow API server, which looks alike
+        assert node.page("/readyz")[0] == 503
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+    eventually(lambda: node.page("/readyz")[0] == 200)
 
 
 def test_only_the_proxys_user_finds_that_rules_are_there(node: Node, netns: str) -> None:

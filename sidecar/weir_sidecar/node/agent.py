@@ -113,7 +113,10 @@ class Agent:
         self._start_at = now + _LOOK_SECONDS
         missing, self._missing = self._missing, []
         for service in missing:
-            self._fork("service", partial(self._serve, service), partial(self._missing.append, service))
+            self._fork("service", partial(self._serve, service), partial(self._miss, service))
+
+    def _miss(self, service: "Callable[[Agent], None]") -> None:
+        self._missing.append(service)
 
     def _serve(self, service: "Callable[[Agent], None]") -> None:
         """In a child that stays: what it kept of the pods would outlive them."""

@@ -6,6 +6,8 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What msgspec makes of a text that is none of ours: not JSON, of other types, not UTF-8, nested without end."""
 
 
 class Command(StrEnum):
@@ -83,7 +85,7 @@ def version_of(stdin: bytes) -> str:
     """The version to answer in, where nothing else of the request may be readable."""
     try:
         return msgspec.json.decode(stdin, type=Configuration).version
-    except (msgspec.MsgspecError, UnicodeError):
+    except _UNREADABLE:
         return VERSIONS[-1]
 
 
@@ -99,7 +101,7 @@ def read_request(environment: bytes, stdin: bytes) -> Request:
         ) from error
     try:
         configuration = msgspec.json.decode(stdin, type=Configuration)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except _UNREADABLE as error:
         raise CNIError(Code.DECODING_FAILURE, f"the network configuration cannot be read: {error}") from error
     if configuration.version not in VERSIONS:
         raise CNIError(

@@ -42,6 +42,7 @@ def _send(connection: socket.socket, status: int, text: bytes) -> None:
 def ask(connection: socket.socket, environment: bytes, stdin: bytes) -> int:
     """Ask as the plugin does, and say with what exit status it would end. Raises OSError."""
     connection.sendall(b"".join(_LENGTH.pack(len(part)) + part for part in (environment, stdin)))
+    connection.shutdown(socket.SHUT_WR)
     status: int = _HEAD.unpack(_read(connection, _HEAD.size))[0]
     return status
 
