@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(400)]
 
 PROGRAMS = ROOT / "tests/lab/programs"
 MARK = "weir-placeholder-of-the-agent"
+SLEEPER = {"command": ["python3", "-c", "import time; time.sleep(1e6)"], "volumeMounts": []}
 PATTERN = "weir-key-[0-9a-f]{32}"
 DECOY = "weir-decoy-0123456789abcdef"
 ROTATED_WITHIN = 180
@@ -67,10 +68,9 @@ class Agent:
             *(self._service(name) for name in ("api", "other")),
         )
         self.weir.wait_rolled_out(self.namespace, "keeper")
-        sleeper = {"command": ["python3", "-c", "import time; time.sleep(1e6)"], "volumeMounts": []}
         env = [{"name": "DECOY", "value": DECOY}]
         containers = [
-            container("caller", name=name, env=env, securityContext={"runAsUser": user}, **sleeper)
+            container("caller", name=name, env=env, securityContext={"runAsUser": user}, **SLEEPER)
             for name, user in (("app", 1000), ("root", 0))
         ]
         agent = pod("agent", *containers, shareProcessNamespace=True, automountServiceAccountToken=False)
@@ -114,10 +114,10 @@ class Agent:
         metadata = {"name": name, "namespace": self.namespace}
         self.weir.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded})
 
-    def run(self, program, *args, name="app"):
+    def run(self, program, *args, name="app", pod="agent"):
         """What a program says that is run in one of the agent's containers."""
         text = (PROGRAMS / f"{program}.py").read_text()
-        return self.weir.kubectl("exec", "agent", "-n", self.namespace, "-c", name, "--", "python3", "-c", text, *args)
+        return self.weir.kubectl("exec", pod, "-n", self.namespace, "-c", name, "--", "python3", "-c", text, *args)
 
     def send(self, *requests, host=None, scheme="https"):
         """Send them on one connection; the answers, and what the records of the requests say went wrong."""
@@ -299,3 +299,14 @@ def test_the_sidecar_alone_has_the_secrets_mounted(agent):
         if "weir-credentials" in yaml.safe_dump(one["volumeMounts"])
     ]
     assert having == ["weir-sidecar"]
+
+
+@pytest.mark.parametrize("security", [{"fsGroup": 2000}, {"runAsUser": 1000, "runAsNonRoot": True}])
+def test_a_pod_that_starts_later_has_it_whatever_its_security_context(agent, security):
+    name = "-".join(["later", *map(str.lower, security)])
+    later = pod(name, container("caller", **SLEEPER), securityContext=security)
+    metadata = {"name": name, "namespace": agent.namespace, "labels": {"app": "agent"}}
+    agent.weir.apply({**later, "metadata": metadata})
+    agent.weir.wait_phase(agent.namespace, name, "Running", seconds=120)
+    said = json.loads(agent.run("send", f"https://{agent.host}", get("/late", agent.host), pod=name))
+    assert got(said) == digest(agent.keys["late"])
