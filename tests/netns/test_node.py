@@ -505,6 +505,7 @@ def test_a_sidecar_without_any_capability_serves(node: Node, pod: Pod, failure_m
     with BareSidecar(pod, node, failure_mode=failure_mode) as sidecar:
         assert set(capabilities(sidecar.pid).values()) == {0}
         assert sidecar.issuer() == "weir"
+        assert sidecar.metric("weir_held_syns_lost_total") == 0
         for version in (4, 6):
             assert pod.udp(version, 123) == "far"
             assert pod.tcp(version, 80) == "far"

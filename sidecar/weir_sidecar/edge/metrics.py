@@ -78,6 +78,7 @@ class Metrics:
         self.stream_connections = 0
         self.captured = True
         self.flows_open = 0
+        self.held_syns_lost = 0
         self.records_lost = dict.fromkeys(RecordSinkKind, 0)
         self._heartbeats_missed = heartbeats_missed
         self._version = version
@@ -157,6 +158,8 @@ class Metrics:
             "Heartbeats the kernel refused.",
             _one(self._heartbeats_missed()),
         )
+        held = _one(self.held_syns_lost)
+        yield "weir_held_syns_lost_total", "counter", "Connections' first packets that found no room.", held
         yield "weir_config_generation", "gauge", "Generation of the config in force.", _one(self.config_generation)
         yield "weir_config_timestamp_seconds", "gauge", "When the config in force was taken.", _one(self.config_time)
         yield "weir_stream_connected", "gauge", "1 while the config stream is open.", _one(int(self.stream_connected))

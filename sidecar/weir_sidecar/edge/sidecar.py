@@ -313,6 +313,8 @@ class Sidecar:
 
     def _render_metrics(self) -> bytes:
         self._metrics.flows_open = self._tcp.open_flows
+        if self._serving and self._opened.tap is not None:
+            self._metrics.held_syns_lost = self._opened.tap.lost()
         return self._metrics.render()
 
 

@@ -65,7 +65,7 @@ def test_longer_than_all_bounds_is_counted_too():
 def test_gauges_say_what_is_at_the_moment():
     states = {"trusted": 4, "pinned": 1}
     metrics = Metrics("1", trust_states=lambda: states, heartbeats_missed=lambda: 7)
-    metrics.flows_open, metrics.config_generation = 3, 12
+    metrics.flows_open, metrics.config_generation, metrics.held_syns_lost = 3, 12, 5
     metrics.records_lost[RecordSinkKind.FILE] += 2
     states["trusted"] = 5
     found = values(metrics)
@@ -75,6 +75,7 @@ def test_gauges_say_what_is_at_the_moment():
     assert found['weir_records_lost_total{sink="file"}'] == 2
     assert found['weir_records_lost_total{sink="follower"}'] == 0
     assert found["weir_heartbeats_missed_total"] == 7
+    assert found["weir_held_syns_lost_total"] == 5
     assert found["process_resident_memory_bytes"] > 1 << 20
     assert found["process_cpu_seconds_total"] > 0
     assert 0 < found["process_open_fds"] < found["process_max_fds"]
