@@ -66,3 +66,8 @@ def answer_body(request: Request, head: AnswerHead) -> Body:
 def message_version(minor: int) -> MessageVersion:
     """The version of a head, by its second number."""
     return MessageVersion.HTTP1_1 if minor else MessageVersion.HTTP1_0
+
+
+def discard(_: bytes) -> bytes:
+    """What a way passes on of bytes that nobody is to get."""
+    return b""

@@ -12,7 +12,7 @@ from collections import deque
 
 from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestError
 from weir_sidecar.core.http_policy import Edits, RequestFacts, RequestVerdict
-from weir_sidecar.edge.http1_exchange import WHY, Exchange, Passage, answer_body, message_version, request_body
+from weir_sidecar.edge.http1_exchange import WHY, Exchange, Passage, answer_body, discard, message_version, request_body
 from weir_sidecar.edge.http1_tunnel import Tunnel
 from weir_sidecar.edge.relay import Side
 from weir_sidecar.edge.relay_tls import TLSWay
@@ -199,7 +199,7 @@ class HTTP1Relay:
         self._closing = last
         self._queue.append(exchange)
         if last:
-            self._up.on_bytes = _discard
+            self._up.on_bytes = discard
             self._up.on_end = None
         ours = self._our_answers()
         if ours:
@@ -239,7 +239,7 @@ class HTTP1Relay:
     def _end_all(self) -> None:
         """Reset both ends."""
         self._closing = True
-        self._up.on_bytes = _discard
+        self._up.on_bytes = discard
         self._up.on_end = None
         self._up.abort()
 
@@ -394,7 +394,3 @@ class HTTP1Relay:
         if self._answer_body is not None and self._answer_body.until_end:
             self._told()
         return bytes(self._held_down) + self._our_answers()
-
-
-def _discard(_: bytes) -> bytes:
-    return b""
