@@ -80,8 +80,8 @@ class FlowError(StrEnum):
     INTERNAL = "internal"
 
 
-class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A frozen part of a record; names are snake_case on the wire."""
+class _Record(msgspec.Struct, frozen=True):
+    """A frozen part of a record; names are snake_case on the wire. A newer sidecar's record may have more fields."""
 
 
 class Client(_Record, frozen=True):

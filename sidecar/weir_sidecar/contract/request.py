@@ -52,8 +52,8 @@ class RequestError(StrEnum):
     PROXY_STOPPING = "proxy_stopping"
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """A frozen part of a record; unknown fields are errors."""
+class _Part(msgspec.Struct, frozen=True, gc=False):
+    """A frozen part of a record. A newer sidecar's record may have more fields."""
 
 
 class MessageVersion(StrEnum):
@@ -155,9 +155,7 @@ class WebSocketRecord(_Part, frozen=True):
     """How many came after those."""
 
 
-class RequestRecord(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="record", tag="request", gc=False
-):
+class RequestRecord(msgspec.Struct, frozen=True, tag_field="record", tag="request", gc=False):
     """One request. Times: RFC 3339 in UTC, and milliseconds. Bytes are those of the bodies, as they were sent."""
 
     time: str
