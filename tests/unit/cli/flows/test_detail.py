@@ -74,7 +74,11 @@ def test_what_was_not_recorded_is_said():
     ("content", "changes", "words"),
     [
         ("one\ntwo", {}, ["one", "two"]),
-        (base64.b64encode(gzip.compress(b"packed", mtime=0)).decode(), {"base64": True, "encoding": "gzip"}, ["packed"]),
+        (
+            base64.b64encode(gzip.compress(b"packed", mtime=0)).decode(),
+            {"base64": True, "encoding": "gzip"},
+            ["packed"],
+        ),
         ("AP8=", {"base64": True, "media_type": "image/png"}, ["2 bytes of image/png"]),
         ("begi", {"truncated": True}, ["begi", "… only the beginning was recorded"]),
         (base64.b64encode("grü".encode()[:-1]).decode(), {"base64": True, "truncated": True}, ["gr"]),
