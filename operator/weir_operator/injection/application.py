@@ -60,8 +60,12 @@ def _before(entry: Entry) -> Iterator[Entry]:
             yield entry
     elif "valueFrom" in entry:
         yield entry
-    elif options := (entry.get("value") or "").removesuffix(_JAVA_OPTION).removesuffix(" "):
+    elif options := _without_option(entry.get("value") or ""):
         yield {**entry, "value": options}
+
+
+def _without_option(options: str) -> str:
+    return options.removesuffix(_JAVA_OPTION).removesuffix(" ") if options.endswith(_JAVA_OPTION) else options
 
 
 def _mounts(container: Mapping[str, Any], injection: Injection) -> tuple[list[dict[str, Any]], list[str]]:
@@ -112,7 +116,7 @@ def _with_java(env: list[Entry], injection: Injection, *, hidden: bool) -> list[
     if not injection.override and (options is None or names_trust_store(options)):
         return None
     if options is None:
-        return [*_entries({JAVA: _JAVA_OPTION}), *env[:at], *env[at + 1 :]]
+        return [*_entries({JAVA: _JAVA_OPTION}), *(entry for entry in env if entry["name"] != JAVA)]
     return [*env[:at], {"name": JAVA, "value": f"{options} {_JAVA_OPTION}"}, *env[at + 1 :]]
 
 

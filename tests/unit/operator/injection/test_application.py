@@ -206,7 +206,9 @@ def test_an_empty_directory_of_the_containers_own_can_take_it():
     "given",
     [
         container(),
+        with_env({"name": "JAVA_TOOL_OPTIONS", "value": "-ea"}, {"name": "JAVA_TOOL_OPTIONS", "value": f"{OPTION} "}),
         with_env({"name": "JAVA_TOOL_OPTIONS", "value": "-Xmx1g "}, {"name": "SSL_CERT_DIR", "value": "/mine"}),
+        with_env({"name": "JAVA_TOOL_OPTIONS", "value": "-ea "}, {"name": "JAVA_TOOL_OPTIONS", "valueFrom": {}}),
         with_env({"name": "JAVA_TOOL_OPTIONS"}, {"name": "PIP_CERT", "value": "/mine"}),
         mounting("/etc/ssl/certs"),
     ],
