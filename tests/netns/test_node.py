@@ -201,6 +201,15 @@ def test_workers_keep_nothing_of_a_pod_and_are_started_anew(node: Node, netns: s
     assert [namespaces_of(one) for one in node.children()] == [{HOME}] * 5
 
 
+def test_workers_run_first_where_the_kernel_lets_them(node: Node) -> None:
+    allowed = subprocess.run(["chrt", "--rr", "1", "true"], capture_output=True, check=False).returncode == 0
+    workers = [one for one in node.children() if capabilities(one)["CapEff"]]
+    policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK if allowed else os.SCHED_OTHER
+    eventually(lambda: {os.sched_getscheduler(one) for one in workers} == {policy})
+    assert ("no real-time priority" in node.log) is not allowed
+    assert {os.sched_getscheduler(one) for one in set(node.children()) - set(workers)} == {os.SCHED_OTHER}
+
+
 def namespaces_of(pid: int) -> set[str]:
     """The network namespaces that a process is in or could go to."""
     links = [Path(f"/proc/{pid}/ns/net"), *Path(f"/proc/{pid}/fd").iterdir()]

@@ -81,7 +81,10 @@ class Worker:
             os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
         except PermissionError as error:
             if self._number == 0:
-                self._duty.say(f"pods wait longer while this node is busy: no real-time priority (SYS_NICE): {error}")
+                self._duty.say(
+                    f"pods wait longer while this node is busy: no real-time priority: {error}; it takes"
+                    " SYS_NICE, and a kernel without RT_GROUP_SCHED or with a budget for this cgroup"
+                )
 
     def _serve(self, connection: socket.socket) -> None:
         visit = Visit(self._duty, self._agent)
