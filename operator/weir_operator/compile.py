@@ -91,7 +91,7 @@ def _capture(parts: Sequence[models.Capture]) -> config.Capture:
 def _logging(parts: Sequence[Logging]) -> log.RequestLog | msgspec.UnsetType:
     """What any of the policies redacts is redacted; all else is the first's that gives it."""
     asked = replace(
-        _overlay(log.RequestLog(), parts, "sample", "headers", "query"),
+        _overlay(log.RequestLog(), parts, "sample", "headers", "query", "tracing"),
         redact_headers=tuple(dict.fromkeys(name for part in parts for name in part.redact.headers)),
         redact_query=tuple(dict.fromkeys(name for part in parts for name in part.redact.query)),
         bodies=_overlay(log.BodyLog(), [part.bodies for part in parts], *log.BodyLog.__struct_fields__),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from weir_sidecar.contract.request_log import MOST_BODY, MOST_MESSAGES, HeaderLog, QueryLog
+from weir_sidecar.contract.request_log import MOST_BODY, MOST_MESSAGES, HeaderLog, QueryLog, Tracing
 
 type Share = Annotated[float, msgspec.Meta(extra={"grammar": "share"})]
 type MediaType = Annotated[str, msgspec.Meta(extra={"grammar": "media type"})]
@@ -49,3 +49,4 @@ class Logging(_Model, frozen=True):
     redact: Redact = Redact()
     bodies: Bodies = Bodies()
     web_socket: WebSocket = WebSocket()
+    tracing: Tracing | None = None

@@ -155,6 +155,18 @@ class WebSocketRecord(_Part, frozen=True):
     """How many came after those."""
 
 
+class TraceRecord(_Part, frozen=True):
+    """Where the request stands in a trace, by its `traceparent` (W3C Trace Context). Ids are lower-case hex."""
+
+    trace_id: str
+    parent_id: str | None
+    """The client's span; null where the sidecar began the trace."""
+    sampled: bool
+    """Whether the client, or who began the trace, may have recorded it."""
+    span_id: str | UnsetType = UNSET
+    """The sidecar's own span, which the upstream was told; left out where it was told the client's."""
+
+
 class RequestRecord(msgspec.Struct, frozen=True, tag_field="record", tag="request", gc=False):
     """One request. Times: RFC 3339 in UTC, and milliseconds. Bytes are those of the bodies, as they were sent."""
 
@@ -189,6 +201,8 @@ class RequestRecord(msgspec.Struct, frozen=True, tag_field="record", tag="reques
     """Left out as well where the upstream gave no answer, and for an answer of the sidecar's own."""
     websocket: WebSocketRecord | UnsetType = UNSET
     """There where the request became a WebSocket."""
+    trace: TraceRecord | UnsetType = UNSET
+    """There where a policy asks for it, and the request had a valid `traceparent` or was given one."""
 
 
 IS_REQUEST = b'{"record":"request",'

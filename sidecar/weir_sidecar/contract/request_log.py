@@ -52,6 +52,14 @@ class WebSocketLog(_Value, frozen=True):
     max_bytes: CapturedBytes = 4096
 
 
+class Tracing(StrEnum):
+    """What is done about W3C Trace Context. Record: what requests say is told. Propagate: the sidecar is a hop of its own."""
+
+    NONE = "None"
+    RECORD = "Record"
+    PROPAGATE = "Propagate"
+
+
 class RequestLog(_Value, frozen=True):
     """What is told of requests."""
 
@@ -65,3 +73,4 @@ class RequestLog(_Value, frozen=True):
     """Names of parameters, decoded, of which no value is ever told."""
     bodies: BodyLog = BodyLog()
     web_socket: WebSocketLog = WebSocketLog()
+    tracing: Tracing = Tracing.NONE

@@ -10,6 +10,7 @@ import msgspec
 from weir_sidecar.contract.config import Action, ConfigError, SidecarConfig
 from weir_sidecar.contract.http import Credential, Header, QueryMatch, RequestAction, RequestMatch, RequestRule
 from weir_sidecar.contract.request import RequestDecision, RequestError
+from weir_sidecar.contract.request_log import Tracing
 from weir_sidecar.core.http_path import PathTest, path_test, readings, unescape
 from weir_sidecar.core.request_log import Fields, LogRules, parameter
 
@@ -131,7 +132,7 @@ _NO_RULES = RuleRequests(())
 class RequestPolicy:
     """The rules on requests of a config, compiled once. Raises `ConfigError` for a pattern that cannot be read."""
 
-    __slots__ = ("_rules", "asks", "governs", "log", "placeholders")
+    __slots__ = ("_rules", "asks", "governs", "log", "placeholders", "traces")
 
     def __init__(self, config: SidecarConfig) -> None:
         self.governs = config.default_action is Action.DENY or any(
@@ -140,7 +141,8 @@ class RequestPolicy:
         """Whether anything is ever refused or changed. If not, what cannot be read may pass unread."""
         self.log = LogRules(config.logging)
         """What records tell of requests."""
-        self.asks = self.log.captures or any(rule.http for rule in config.rules)
+        self.traces = self.log.tracing is not Tracing.NONE
+        self.asks = self.log.captures or self.traces or any(rule.http for rule in config.rules)
         """Whether anybody looks at header fields."""
         self._rules: dict[str, RuleRequests] = {}
         given = (one.credential for rule in config.rules for one in rule.http if one.credential is not None)

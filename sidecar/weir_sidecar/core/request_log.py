@@ -34,7 +34,17 @@ _MOST_KNOWN, _LONGEST_KNOWN = 512, 64
 class LogRules:
     """The rules of one config."""
 
-    __slots__ = ("_content_types", "_log", "_names", "_redacted", "_redacted_query", "bodies", "captures", "web_socket")
+    __slots__ = (
+        "_content_types",
+        "_log",
+        "_names",
+        "_redacted",
+        "_redacted_query",
+        "bodies",
+        "captures",
+        "tracing",
+        "web_socket",
+    )
 
     def __init__(self, log: RequestLog | UnsetType) -> None:
         log = RequestLog() if isinstance(log, UnsetType) else log
@@ -46,6 +56,7 @@ class LogRules:
         self._content_types = tuple(one.encode() for one in log.bodies.content_types)
         self.bodies = log.bodies
         self.web_socket = log.web_socket
+        self.tracing = log.tracing
         self.captures = log.headers is not HeaderLog.NONE or log.bodies.request or log.bodies.response
         """Whether more is told of messages than the one line."""
 
@@ -75,15 +86,18 @@ class LogRules:
         return any(kind == one or (one.endswith(b"/*") and kind.startswith(one[:-1])) for one in self._content_types)
 
     def keeps(self, record: RequestRecord) -> bool:
-        """Whether there is to be a record: by chance, which the flow's id and the request's number decide; or as it must."""
-        share = self._log.sample
+        """Whether there is to be a record: by chance, or as it must."""
         return (
-            share >= 1
+            self._log.sample >= 1
             or record.decision is RequestDecision.DENY
             or record.error is not None
             or (record.status or _SERVER_ERROR) >= _SERVER_ERROR
-            or crc32(b"%b/%d" % (record.flow.encode(), record.number)) < share * 2**32
+            or self.samples(record.flow, record.number)
         )
+
+    def samples(self, flow: str, number: int) -> bool:
+        """Whether there is to be a record in any case: by chance, which the flow's id and the request's number decide."""
+        return crc32(b"%b/%d" % (flow.encode(), number)) < self._log.sample * 2**32
 
     def _name(self, name: bytes) -> tuple[str, _Tell]:
         """How a header field of this name is told; the next time it is known."""

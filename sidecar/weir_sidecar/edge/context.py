@@ -4,6 +4,7 @@ One object for the whole process. `config`, `decide` and `requests` change toget
 Nothing in the edge reads a clock, makes an id or writes a record by any other way, so tests own all of them.
 """
 
+import os
 from collections.abc import Callable
 from typing import Protocol
 
@@ -54,6 +55,8 @@ class EdgeContext(msgspec.Struct, kw_only=True, gc=False):
     """The time of day, RFC 3339 in UTC."""
     new_id: Callable[[], str]
     """A fresh id for a flow."""
+    random: Callable[[int], bytes] = os.urandom
+    """So many random bytes, for ids of traces."""
     uid_of: Callable[[Endpoint, Endpoint, int], int | None]
     """UID of the socket (client, destination, IPPROTO_TCP or IPPROTO_UDP); None when it cannot be known."""
     credentials: Credentials = msgspec.field(default_factory=Credentials)

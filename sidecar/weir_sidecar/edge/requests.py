@@ -16,7 +16,9 @@ from weir_sidecar.contract.request import (
     RequestError,
     RequestRecord,
     Scheme,
+    TraceRecord,
 )
+from weir_sidecar.contract.request_log import Tracing
 from weir_sidecar.core.captured import FLOW_BYTES, Room
 from weir_sidecar.core.http2_tap import StreamTap
 from weir_sidecar.core.http_policy import (
@@ -29,6 +31,7 @@ from weir_sidecar.core.http_policy import (
 )
 from weir_sidecar.core.placeholders import BodyWatch
 from weir_sidecar.core.request_capture import RequestCapture
+from weir_sidecar.core.tracing import heard, propagated
 from weir_sidecar.core.verdict import FlowFacts
 from weir_sidecar.core.websocket import Messages, WebSocket
 from weir_sidecar.edge.context import EdgeContext
@@ -50,7 +53,7 @@ class Request:
 
     __slots__ = (
         "_duration", "_error", "_facts", "_flow", "_number", "_started", "_status", "_time", "_ttfb", "capture",
-        "ended", "request_bytes", "response_bytes", "tap", "verdict",
+        "ended", "request_bytes", "response_bytes", "tap", "trace", "verdict",
         "websocket",
     )  # fmt: skip
 
@@ -63,6 +66,7 @@ class Request:
         self.verdict = verdict
         self.capture: RequestCapture | None = None
         self.tap: StreamTap | None = None
+        self.trace: TraceRecord | None = None
         self.websocket: WebSocket | None = None
         self.request_bytes = 0
         self.response_bytes = 0
@@ -130,6 +134,8 @@ class Request:
         )
         if self.capture is not None:
             record = self._captured(record, self.capture)
+        if self.trace is not None:
+            record = replace(record, trace=self.trace)
         return record if self.websocket is None else replace(record, websocket=self.websocket.record())
 
     def keeps(self, record: RequestRecord) -> bool:
@@ -172,6 +178,8 @@ class FlowRequests:
         """A request has begun: what is to be done with it is in its verdict, edits and credential included."""
         self.count += 1
         request = Request(self, number, facts, self._decide(facts))
+        if self._policy.traces:
+            self._trace(request, number, facts)
         if self._policy.log.captures:
             request.capture = self._capture(facts, request.verdict)
             if self.version is HTTPVersion.HTTP2:
@@ -217,6 +225,16 @@ class FlowRequests:
         version = MessageVersion.HTTP2 if self.version is HTTPVersion.HTTP2 else MessageVersion.HTTP1_1
         secret = verdict.credential is not None
         return RequestCapture(self._policy.log, self._own_room(), version, facts.fields, secret=secret)
+
+    def _trace(self, request: Request, number: int, facts: RequestFacts) -> None:
+        log = self._policy.log
+        if log.tracing is Tracing.RECORD:
+            request.trace = heard(facts.fields)
+        else:
+            sampled = log.samples(self.id, number)
+            request.verdict, request.trace = propagated(
+                facts.fields, request.verdict, self.context.random, sampled=sampled
+            )
 
     def _own_room(self) -> Room:
         if self._room is None:

@@ -319,7 +319,7 @@ def test_logging_is_the_first_policys_that_gives_it_and_whatever_any_redacts_is_
         document(
             "{logging: {sample: 0.25, headers: All, query: All, redact: {headers: [X-Key, x-session]},"
             " bodies: {request: false, response: true, contentTypes: [Application/JSON, text/*]},"
-            " webSocket: {messages: 10}}}",
+            " webSocket: {messages: 10}, tracing: Propagate}}",
             "b",
         ),
     )
@@ -333,6 +333,7 @@ def test_logging_is_the_first_policys_that_gives_it_and_whatever_any_redacts_is_
             request=True, response=True, max_bytes=100, content_types=("application/json", "text/*")
         ),
         web_socket=request_log.WebSocketLog(messages=10),
+        tracing=request_log.Tracing.PROPAGATE,
     )
     assert config.decode(config.encode(result)) == result
 
