@@ -22,9 +22,10 @@ _CLOSE_NOTIFY = 0
 RECORD_BYTES = 16384
 """The most that one TLS record carries (RFC 8446, section 5.1)."""
 READ_BYTES = 8 * RECORD_BYTES
-"""The most that one read returns."""
+"""A read that has so much asks for no more records."""
+_BULK = 2 * RECORD_BYTES
 
-_BUFFER = _util.ffi.new_allocator(should_clear_after_alloc=False)("char[]", READ_BYTES)
+_BUFFER = _util.ffi.new_allocator(should_clear_after_alloc=False)("char[]", READ_BYTES + RECORD_BYTES)
 _VIEW = _util.ffi.buffer(_BUFFER)
 """Where every session reads to; what came is copied out before anything else is done."""
 
@@ -158,16 +159,16 @@ class Session:
         return SessionEndedError(End.TLS_ERROR)
 
     def recv(self) -> bytes:
-        """What has come, up to `READ_BYTES`. Raises `SSL.WantReadError` and its like, or what `ended` explains.
+        """What has come, as whole records. Raises `SSL.WantReadError` and its like, or what `ended` explains.
 
-        A record that is not full is most often the last for now: the next would only be asked for in vain.
+        A record that is not full is most often the last for now, but in bulk: the next would only be asked for in vain.
         """
         if self._failed is not None:
             raise self._failed
         size = last = _LIB.SSL_read(self._ssl, _BUFFER, RECORD_BYTES)
         if size <= 0:
             self.connection._raise_ssl_error(self._ssl, size)
-        while last == RECORD_BYTES and size < READ_BYTES:
+        while last > 0 and (last == RECORD_BYTES or size >= _BULK) and size < READ_BYTES:
             last = _LIB.SSL_read(self._ssl, _BUFFER + size, RECORD_BYTES)
             if last > 0:
                 size += last
