@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from weir_operator.models import HTTPRule, Rule
 from weir_sidecar.contract.config import Action
 from weir_sidecar.contract.http import PathKind, RequestAction
+from weir_sidecar.contract.pattern import PatternError, read_pattern
 
 _FRAMING = frozenset((
     "host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer",
@@ -72,8 +73,8 @@ def _path_problems(rule: HTTPRule) -> Iterator[_Found]:
         where = f"match.paths[{number}].value"
         if path.type is PathKind.REGEX:
             try:
-                re.compile(path.value)
-            except re.error as error:
+                read_pattern(path.value)
+            except PatternError as error:
                 yield where, f"found {path.value!r}, which is not a regular expression: {error}"
         elif not path.value.startswith(("/", "*")):
             yield where, f"found {path.value!r}; allowed: a path that begins with a slash"

@@ -28,7 +28,7 @@ class PathKind(StrEnum):
     """How a path is compared. Always without the query, and in every reading that a server may have of it.
 
     Prefix goes by whole segments: `/api` is a prefix of `/api` and `/api/v1`, not of `/apis`. Glob: `*` stands for
-    anything in one segment, `**` for anything. Regex (Python's `re`) has to match the whole path.
+    anything in one segment, `**` for anything. Regex (`contract.pattern`: RE2's syntax) has to match the whole path.
     """
 
     EXACT = "Exact"

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 
 from weir_sidecar.contract.http import PathKind, PathMatch
+from weir_sidecar.contract.pattern import ALL, Byte, Pattern, PatternError, Repeat, Sequence, literal, read_pattern
+from weir_sidecar.core.automaton import Automaton
 
 type PathTest = Callable[[bytes], bool]
 
@@ -16,7 +18,12 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PARAMETERS = re.compile(rb";[^/]*")
 _SLASHES = re.compile(rb"[/\\]+")
 _GLOB = re.compile(r"\*\*|\*|\?|[^*?]+")
-_GLOB_PART = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+_IN_SEGMENT = Byte(ALL - frozenset(b"/"))
+_GLOB_PART: dict[str, Pattern] = {
+    "**": Repeat(Byte(ALL), 0, None),
+    "*": Repeat(_IN_SEGMENT, 0, None),
+    "?": _IN_SEGMENT,
+}
 
 
 def readings(path: bytes) -> tuple[bytes, ...]:
@@ -41,18 +48,13 @@ def path_test(match: PathMatch) -> PathTest:
             below = whole + b"/"
             return lambda path: path == whole or path.startswith(below)
         case PathKind.GLOB:
-            parts = (_GLOB_PART.get(part) or re.escape(part) for part in _GLOB.findall(match.value))
-            return _matches("".join(parts))
+            parts = (_GLOB_PART.get(part) or literal(part) for part in _GLOB.findall(match.value))
+            return Automaton(Sequence(tuple(parts))).matches
         case PathKind.REGEX:
-            return _matches(match.value)
-
-
-def _matches(pattern: str) -> PathTest:
-    try:
-        compiled = re.compile(pattern.encode(), re.DOTALL)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
-    return lambda path: compiled.fullmatch(path) is not None
+            try:
+                return Automaton(read_pattern(match.value)).matches
+            except PatternError as error:
+                raise ValueError(f"{match.value!r} is not a regular expression: {error}") from error
 
 
 def unescape(text: bytes) -> bytes:
