@@ -48,6 +48,7 @@ def test_what_makes_sense_is_let_through(rule):
         (path("a"), "match.paths[0].value: found 'a'; allowed: a path that begins with a slash"),
         (path("/a?b"), "belongs in match.query"),
         (path("(", PathKind.REGEX), "is not a regular expression"),
+        (path(r"/(?=a).*", PathKind.REGEX), "at character 4, '=': allowed: RE2's syntax, which has no looking around"),
         (HTTPRule(status=404), "status: it is about an answer of the sidecar's own; allowed with action Deny"),
         (HTTPRule(action=DENY, abort=True, body="x"), "body: it is about an answer"),
         (
