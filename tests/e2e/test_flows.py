@@ -75,7 +75,7 @@ def told(here: Place, names) -> dict[str, tuple[list, list]]:
     found = {}
     for capture in CAPTURES:
         name = named(capture)
-        here.weir.wait_phase(here.namespace, name, "Succeeded", seconds=90)
+        here.weir.wait_phase(here.namespace, name, "Succeeded")
         found[capture] = (here.weir.told(here.namespace, name), here.records(name))
     return found
 

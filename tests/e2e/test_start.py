@@ -45,7 +45,7 @@ def test_closed_leaks_not_one_packet_from_the_start(here: Place, origin, capture
     arguments = (",".join(addresses.values()), port, BURST)
     first = container("burst", *arguments, name="first")
     here.start(here.fit(pod(name, container("burst", *arguments), initContainers=[first])))
-    here.weir.wait_phase(here.namespace, name, "Succeeded", seconds=90)
+    here.weir.wait_phase(here.namespace, name, "Succeeded")
     told = [one for part in ("first", "app") for one in here.weir.told(here.namespace, name, part)]
     assert len(told) == 2
     sent = sum(one["sent"] for one in told)

@@ -97,7 +97,7 @@ def status_of(pod: Pod, container: str) -> dict[str, Any]:
     return next((one for one in statuses if one["name"] == container), {})
 
 
-def wait_restarted(weir: WeirCluster, pod: Pod, container: str, seconds: float = 60) -> None:
+def wait_restarted(weir: WeirCluster, pod: Pod, container: str, seconds: float = 120) -> None:
     """Until a container was started anew and is ready, after the pod was as given."""
     before = status_of(pod, container)["restartCount"]
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]

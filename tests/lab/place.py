@@ -68,7 +68,7 @@ class Place:
         """What a caller told of its requests."""
         return self.weir.calls(self.namespace, name)
 
-    def wait_calling(self, name: str, *hosts: str, since: float = 0, seconds: float = 60) -> None:
+    def wait_calling(self, name: str, *hosts: str, since: float = 0, seconds: float = 120) -> None:
         """Until a caller got through to each of the hosts, through Weir, with a request that it began after `since`."""
 
         def got_through() -> bool:

@@ -65,7 +65,7 @@ class WeirCluster:
         """The pods with these labels."""
         return list(self.get("pods", "-n", namespace, "-l", selector)["items"])
 
-    def wait_phase(self, namespace: str, pod: str, *phases: str, seconds: float = 60) -> None:
+    def wait_phase(self, namespace: str, pod: str, *phases: str, seconds: float = 90) -> None:
         """Until a pod is in one of the phases. Says why it is not."""
 
         def reached() -> bool:
