@@ -1,4 +1,4 @@
-"""`weir flows`: records of flows and of the requests in them: as a table, live, as an HTTP Archive, as a curl command.
+"""`weir flows`: records of flows and of the requests in them: as a table, live, as an HTTP Archive, a curl command, spans.
 
 From pods, a sidecar of a run, or a file.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from weir_cli.cluster import kubectl
+from weir_cli.cluster import kubectl, services
 from weir_cli.cluster.kubectl import KubectlError
 from weir_cli.cluster.records import Line, Pods
 from weir_cli.control import ControlError
@@ -20,6 +20,7 @@ from weir_cli.flows import curl, har, ids, table
 from weir_cli.flows.filters import Filter, FilterError, parse
 from weir_cli.flows.messages import ExportError
 from weir_cli.flows.source import File, Run, Source, lines
+from weir_cli.flows.spans import is_wanted, span
 from weir_cli.flows.told import Told, Unreadable, read
 from weir_cli.text import printable
 from weir_sidecar.contract.request import RequestRecord
@@ -47,13 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--last", type=_count, metavar="N",
-        help=f"how many to show (default: {_LAST}; --live: {_LAST_LIVE}; --har and --curl: all)",
+        help=f"how many to show (default: {_LAST}; --live: {_LAST_LIVE}; --har, --curl and --otlp: all)",
     )  # fmt: skip
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-f", "--follow", action="store_true", help="go on with those that come")
     what.add_argument("--live", action="store_true", help="on the full screen, with those that come")
     what.add_argument("--har", metavar="FILE", help="write the requests as an HTTP Archive (-: to standard output)")
     what.add_argument("--curl", type=_id, metavar="ID", help="print the curl command that repeats a request")
+    parser.add_argument(
+        "--otlp", metavar="URL", help="send the requests as spans to a collector; with -f those that come"
+    )
     parser.add_argument("-o", dest="output", choices=("table", "json"), default="table", help="default: table")
 
 
@@ -81,23 +85,30 @@ def _source(args: argparse.Namespace) -> Source:
 
 
 def _run(args: argparse.Namespace, source: Source, stack: ExitStack) -> int:
+    if args.otlp is not None:
+        return _send(args, source, stack)
     if args.live:
         return _live(source, args)
+    found = _found(args, source, stack)
+    if args.har is not None:
+        return _archive(found, args.har)
+    return _repeat(found, args.curl) if args.curl is not None else _print(found, source, args)
+
+
+def _found(args: argparse.Namespace, source: Source, stack: ExitStack) -> Iterator[Told | Unreadable]:
+    """The records that are asked for."""
+    exported = any(one is not None for one in (args.har, args.curl, args.otlp))
     if args.follow:
-        found = _read(lines(source, _LAST if args.last is None else args.last, stack, follow=True))
-        return _print(_matching(found, args.filter), source, args)
+        last = args.last if args.last is not None else 0 if exported else _LAST
+        return _matching(_read(lines(source, last, stack, follow=True)), args.filter)
     # A filter looks at all there is, so that N of what it lets through are shown.
-    everything = bool(args.filter.terms) or args.har is not None or args.curl is not None
+    everything = bool(args.filter.terms) or exported
     wanted = args.last if args.last is not None or everything else _LAST
     found = _read(lines(source, None if everything else wanted, stack, follow=False))
     if everything or args.output == "table":
         found = table.grouped(found)
     chosen = _matching(found, args.filter)
-    if everything and wanted is not None:
-        chosen = iter(deque(chosen, maxlen=wanted))
-    if args.har is not None:
-        return _archive(chosen, args.har)
-    return _repeat(chosen, args.curl) if args.curl is not None else _print(chosen, source, args)
+    return iter(deque(chosen, maxlen=wanted)) if everything and wanted is not None else chosen
 
 
 def _live(source: Source, args: argparse.Namespace) -> int:
@@ -156,6 +167,40 @@ def _archive(found: Iterable[Told | Unreadable], path: str) -> int:
     words = "" if archive else "; only flows that are intercepted have any"
     print(f"{path}: {len(archive)} requests{words}", file=sys.stderr)
     return status
+
+
+def _send(args: argparse.Namespace, source: Source, stack: ExitStack) -> int:
+    if args.live or args.har is not None or args.curl is not None:
+        return _failed("--otlp goes with -f, and not with --live, --har or --curl")
+    try:
+        from weir_cli.flows import otlp  # noqa: PLC0415 - of an extra, and slow to import
+    except ImportError as error:
+        return _failed(f"--otlp needs the extra otel: pip install 'weir[otel]' ({error})")
+    sources = otlp.Sources(lambda pod: _resource(source, pod))
+    sender = otlp.Sender(args.otlp, _failed, patient=args.follow)
+    status = unwanted = 0
+    try:
+        for one in _found(args, source, stack):
+            if isinstance(one, Unreadable):
+                status = _unreadable(one)
+            elif isinstance(one.record, RequestRecord):
+                if is_wanted(one.record):
+                    sender.put(span(one.record, one.flow), sources.of(one.line.pod))
+                else:
+                    unwanted += 1
+    finally:
+        sender.close()
+        words = f", {sender.lost} lost" if sender.lost else ""
+        words += f", {unwanted} not wanted: their traces are not sampled" if unwanted else ""
+        print(f"{args.otlp}: {sender.sent} spans sent{words}", file=sys.stderr)
+    return status if sender.why is None else _failed(sender.why)
+
+
+def _resource(source: Source, pod: str | None) -> dict[str, str]:
+    """What is known of where records come from: a pod, a named run, or nothing."""
+    if isinstance(source, Pods) and pod is not None:
+        return services.attributes(source.kubectl, pod, _failed)
+    return {"service.name": source.name} if isinstance(source, Run) and source.name else {}
 
 
 def _repeat(found: Iterable[Told | Unreadable], name: ids.Name) -> int:
