@@ -21,6 +21,15 @@ CLEAR = 8080
 HTTP = [
     {"name": "secret", "match": {"paths": [{"value": "/status/200/secret"}]}, "action": "Deny", "body": "not here\n"},
     {"name": "call", "match": {"paths": [{"value": "/lab.Peer/Denied"}]}, "action": "Deny"},
+    {"name": "cut", "match": {"paths": [{"value": "/lab.Peer/Cut"}]}, "abort": True},
+    {"name": "late", "match": {"paths": [{"value": "/lab.Peer/Late"}]}, "delay": "60s"},
+    {
+        "name": "seen",
+        "match": {"paths": [{"value": "^/lab[.]Peer/(Seen|seen)$", "type": "Regex"}]},
+        "setRequestHeaders": [{"name": "X-Ours", "value": "set"}],
+        "removeRequestHeaders": ["X-Hidden"],
+        "setResponseHeaders": [{"name": "X-Answer", "value": "seen"}],
+    },
     {"name": "reset", "match": {"paths": [{"value": "/status/200/reset"}]}, "abort": True},
     {"name": "slow", "match": {"paths": [{"value": "/status/200/slow"}]}, "delay": "700ms"},
     {
@@ -147,7 +156,8 @@ def test_grpc_calls_of_every_kind(weir_lab, policy, peers):
         assert denied[0] == refused[0]
         assert denied[1].startswith(refused[1])
     assert [told["middle"][0], *told["middle"][2:]] == ["before", "after"]
-    del told["denied"], told["middle"]
+    assert told["cut"][0] == "INTERNAL", "what gRPC makes of a reset"
+    del told["denied"], told["middle"], told["cut"]
     assert told == {
         "failed": ["FAILED_PRECONDITION", "as asked"],
         "unary": "hello",
@@ -156,9 +166,12 @@ def test_grpc_calls_of_every_kind(weir_lab, policy, peers):
         "server": sum(len(b"%d" % number) * 1000 for number in range(200)),
         "both": "ab",
         "deadline": ["DEADLINE_EXCEEDED", "Deadline Exceeded"],
+        "late": ["DEADLINE_EXCEEDED", "Deadline Exceeded"],
+        "seen": [{"x-mine": "kept", "x-ours": "set"}, {"x-answer": "seen"}],
         "cancelled": ["CANCELLED", "Locally cancelled by application!"],
     }
     errors = {one["path"]: one["error"] for one in done.requests if one["error"]}
+    assert (errors.pop("/lab.Peer/Cut"), errors.pop("/lab.Peer/Late")) == ("aborted_by_rule", "client_gone")
     # At its deadline the server ends a call as well; who is first is a race.
     assert errors.items() >= {"/lab.Peer/Many": "client_gone"}.items()
     assert errors.keys() <= {"/lab.Peer/Many", "/lab.Peer/Slow"}

@@ -40,6 +40,12 @@ def _slow(message: bytes, context: grpc.ServicerContext) -> bytes:
     return message
 
 
+def _seen(_: bytes, context: grpc.ServicerContext) -> bytes:
+    """The metadata that came, but for what names the client's build."""
+    found = ((key, value) for key, value in context.invocation_metadata() if key.startswith("x-"))
+    return json.dumps(dict(found), sort_keys=True).encode()
+
+
 def _fail(_: bytes, context: grpc.ServicerContext) -> bytes:
     context.set_trailing_metadata((("why", "because"),))
     context.abort(grpc.StatusCode.FAILED_PRECONDITION, "as asked")
@@ -56,6 +62,9 @@ def serve(certificate: str, port: str) -> None:
         "Slow": grpc.unary_unary_rpc_method_handler(_slow),
         "Fail": grpc.unary_unary_rpc_method_handler(_fail),
         "Denied": grpc.unary_unary_rpc_method_handler(_echo),
+        "Cut": grpc.unary_unary_rpc_method_handler(_echo),
+        "Late": grpc.unary_unary_rpc_method_handler(_echo),
+        "Seen": grpc.unary_unary_rpc_method_handler(_seen),
     }
     server = grpc.server(futures.ThreadPoolExecutor(16))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -93,6 +102,14 @@ def _middle(channel: grpc.Channel) -> object:
     return [first.decode(), refused, *(message.decode() for message in talk)]
 
 
+def _seen_by_both(channel: grpc.Channel) -> object:
+    """The metadata that the server got, and that the client gets of it."""
+    sent = (("x-mine", "kept"), ("x-hidden", "removed"))
+    answer, call = channel.unary_unary(f"/{SERVICE}/Seen").with_call(b"", timeout=20, metadata=sent)
+    got = {key: value for key, value in call.initial_metadata() if key.startswith("x-")}
+    return [json.loads(answer), got]
+
+
 def _cancelled(channel: grpc.Channel) -> object:
     call = channel.unary_stream(f"/{SERVICE}/Many")(b"100000000", timeout=20)
     next(call)
@@ -115,6 +132,9 @@ def ask(target: str) -> None:
             "deadline": lambda: unary(f"{peer}Slow")(b"", timeout=0.3),
             "cancelled": lambda: _cancelled(channel),
             "denied": lambda: unary(f"{peer}Denied")(b"", timeout=20).decode(),
+            "cut": lambda: unary(f"{peer}Cut")(b"", timeout=20).decode(),
+            "late": lambda: unary(f"{peer}Late")(b"late", timeout=0.3).decode(),
+            "seen": lambda: _seen_by_both(channel),
             "middle": lambda: _middle(channel),
         }
         print(json.dumps({"failed": trailers} | {name: _told(call) for name, call in calls.items()}))

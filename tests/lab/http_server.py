@@ -31,14 +31,12 @@ def _http1(sock: socket.socket, site: Site, facts: dict[str, str | None]) -> Non
     with sock.makefile("rb", buffering=_READ) as stream:
         while line := stream.readline():
             method, path, _ = line.decode("ascii").split()
-            headers: dict[str, str] = {}
-            while (field := stream.readline()) not in (b"\r\n", b""):
-                name, _, value = field.decode("latin-1").partition(":")
-                headers[name.lower()] = value.strip()
+            headers = _http1_fields(stream)
             if headers.get("expect") == "100-continue":
                 sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            body = _http1_body(stream, headers)
-            response = site.answer(Request(method, path, headers, body, facts))
+            trailers: dict[str, str] = {}
+            body = _http1_body(stream, headers, trailers)
+            response = site.answer(Request(method, path, headers, body, facts, trailers))
             for _ in body:  # what the site did not read is in the way of the next request
                 pass
             _http1_respond(sock, method, response)
@@ -46,13 +44,20 @@ def _http1(sock: socket.socket, site: Site, facts: dict[str, str | None]) -> Non
                 return
 
 
-def _http1_body(stream, headers: dict[str, str]) -> Iterator[bytes]:
+def _http1_fields(stream) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    while (line := stream.readline()) not in (b"\r\n", b""):
+        name, _, value = line.decode("latin-1").partition(":")
+        fields[name.lower()] = value.strip()
+    return fields
+
+
+def _http1_body(stream, headers: dict[str, str], trailers: dict[str, str]) -> Iterator[bytes]:
     if headers.get("transfer-encoding", "").lower() == "chunked":
         while size := int(stream.readline().split(b";")[0], 16):
             yield stream.read(size)
             stream.readline()
-        while stream.readline() not in (b"\r\n", b""):
-            pass
+        trailers.update(_http1_fields(stream))
         return
     left = int(headers.get("content-length", "0"))
     while left:
@@ -64,6 +69,9 @@ def _http1_body(stream, headers: dict[str, str]) -> Iterator[bytes]:
 
 
 def _http1_respond(sock: socket.socket, method: str, response: Response) -> None:
+    if response.hints:
+        hints = (f"{name}: {value}" for name, value in response.hints)
+        sock.sendall("\r\n".join(["HTTP/1.1 103 Early Hints", *hints, "", ""]).encode())
     fields = [f"HTTP/1.1 {response.status} Lab", *(f"{name}: {value}" for name, value in response.headers)]
     chunked = response.length is None
     fields.append("transfer-encoding: chunked" if chunked else f"content-length: {response.length}")
@@ -73,7 +81,8 @@ def _http1_respond(sock: socket.socket, method: str, response: Response) -> None
     for part in response.body:
         sock.sendall(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
     if chunked:
-        sock.sendall(b"0\r\n\r\n")
+        trailers = (f"{name}: {value}" for name, value in response.trailers)
+        sock.sendall("\r\n".join(["0", *trailers, "", ""]).encode())
 
 
 class _HTTP2:
@@ -84,7 +93,7 @@ class _HTTP2:
         self._site = site
         self._facts = facts
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
-        self._requests: dict[int, tuple[dict[str, str], list[bytes]]] = {}
+        self._requests: dict[int, tuple[dict[str, str], list[bytes], dict[str, str]]] = {}
         self._waiting: dict[int, tuple[memoryview, Response]] = {}
 
     def run(self) -> None:
@@ -117,7 +126,9 @@ class _HTTP2:
     def _handle(self, event: h2.events.Event) -> None:
         match event:
             case h2.events.RequestReceived():
-                self._requests[event.stream_id] = (dict(event.headers), [])
+                self._requests[event.stream_id] = (dict(event.headers), [], {})
+            case h2.events.TrailersReceived():
+                self._requests[event.stream_id][2].update(event.headers)
             case h2.events.DataReceived():
                 self._requests[event.stream_id][1].append(event.data)
                 self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -127,8 +138,11 @@ class _HTTP2:
                 self._waiting.pop(event.stream_id, None)
 
     def _respond(self, stream: int) -> None:
-        headers, body = self._requests.pop(stream)
-        response = self._site.answer(Request(headers[":method"], headers[":path"], headers, body, self._facts))
+        headers, body, trailers = self._requests.pop(stream)
+        request = Request(headers[":method"], headers[":path"], headers, body, self._facts, trailers)
+        response = self._site.answer(request)
+        if response.hints:
+            self._h2.send_headers(stream, [(":status", "103"), *response.hints])
         fields = [(":status", str(response.status)), *response.headers]
         if response.length is not None:
             fields.append(("content-length", str(response.length)))

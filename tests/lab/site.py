@@ -1,10 +1,11 @@
 """What the lab's web origins answer, whatever the HTTP version: the same request gives the same bytes."""
 
+import gzip
 import json
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class Request:
     body: Iterable[bytes]
     facts: dict[str, str | None]
     """What the connection is: TLS version and ALPN as the origin sees them."""
+    trailers: dict[str, str] = field(default_factory=dict)
+    """What followed the body; there when it has been read."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Response:
     body: Iterable[bytes | memoryview]
     length: int | None = None
     trailers: tuple[tuple[str, str], ...] = ()
+    hints: tuple[tuple[str, str], ...] = ()
+    """Of a 103 before it (RFC 8297)."""
 
 
 def _whole(status: int, body: bytes, kind: str = "text/plain") -> Response:
@@ -100,6 +105,26 @@ def _grpc(request: Request) -> Response:
     return Response(200, (("content-type", "application/grpc"),), (message,), None, (("grpc-status", "0"),))
 
 
+def _compressed(request: Request) -> Response:
+    """Compressed where that is accepted, as all that depends on it must be."""
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return _whole(200, HELLO)
+    body = gzip.compress(HELLO, mtime=0)
+    return Response(200, (("content-encoding", "gzip"), ("vary", "accept-encoding")), (body,), len(body))
+
+
+def _trailers(request: Request) -> Response:
+    """The request's trailers; and trailers after that."""
+    for _ in request.body:
+        pass
+    body = json.dumps(request.trailers, sort_keys=True).encode()
+    return Response(200, (("trailer", "x-sum"),), (body,), None, (("x-sum", sha256(body).hexdigest()),))
+
+
+def _hinted() -> Response:
+    return Response(200, (("x-lab", "origin"),), (HELLO,), len(HELLO), hints=(("link", "</style.css>; rel=preload"),))
+
+
 def _knows(request: Request) -> bytes:
     """What tells who knows a secret from who does not, and not the secret."""
     return sha256(request.headers.get("authorization", "").encode()).hexdigest().encode()
@@ -117,6 +142,9 @@ _PAGES: dict[str, Callable[[Request, str], Response]] = {
     "authorization": lambda request, rest: _whole(200, _knows(request)),
     "away": lambda request, rest: Response(302, (("location", f"https://{rest}"),), (), 0),
     "digest": lambda request, rest: _whole(200, digest(request.body).encode()),
+    "compressed": lambda request, rest: _compressed(request),
+    "trailers": lambda request, rest: _trailers(request),
+    "hinted": lambda request, rest: _hinted(),
     "slow": lambda request, rest: Response(200, (("content-type", "text/plain"),), _slow()),
     "status": lambda request, rest: _whole(int(rest), b"as you like it\n"),
     "lab.Echo": lambda request, rest: _grpc(request),

@@ -11,7 +11,7 @@ import pytest
 from lab.http2_pair import Pair, forever
 from weir_sidecar.contract.request import RequestDecision, RequestError
 from weir_sidecar.core.http_policy import ALLOWED, Edits, RequestFacts, RequestVerdict
-from weir_sidecar.wire.http2 import ErrorCode, rst_stream
+from weir_sidecar.wire.http2 import ErrorCode, goaway, rst_stream
 
 DENIED = RequestVerdict(RequestDecision.DENY, "no", 403, b"Denied by policy: no\n")
 OK = [(":status", "200"), ("x-from", "server")]
@@ -474,3 +474,70 @@ def test_a_placeholder_in_trailers_breaks_the_stream():
     assert pair.requests.all[1].ends == [(None, RequestError.PLACEHOLDER_MISUSED)]
     assert pair.at_server(h2.events.StreamReset, 1)
     assert not pair.at_server(h2.events.TrailersReceived)
+
+
+PRIORITY_UPDATE = b"\0\0\x07\x10\0\0\0\0\0\0\0\0\x03u=1"
+"""RFC 9218, section 7.1: of stream 3."""
+
+
+@pytest.mark.parametrize("size", [1, 65536])
+def test_what_is_said_of_the_connection_passes_as_it_is_whatever_is_refused_and_written_anew(size):
+    """Priorities of both kinds, PING, SETTINGS, ALTSVC (RFC 7838) and frames that nobody knows."""
+    pair = Pair(deny(b"/secret"), sizes=forever(size))
+    pair.request(1, "/a", method="POST", end=False)
+    pair.request(3, "/secret", more=(("x-new", "entry"),))
+    pair.run()
+    pair.client.prioritize(3, weight=16, depends_on=1)
+    pair.client.ping(b"12345678")
+    pair.client.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 7})
+    said = PRIORITY_UPDATE + pair.client.data_to_send() + b"\0\0\1\xf0\xff\0\0\0\1x"
+    before = len(pair.to_server)
+    pair.from_client(said)
+    assert bytes(pair.to_server[before:]) == said
+    altsvc = b'\0\0\x0a\x0a\0\0\0\0\1\0\0h2=":1";'
+    answers = pair.server.data_to_send() + altsvc
+    before = len(pair.to_client)
+    pair.from_server(answers)
+    assert bytes(pair.to_client[before:]) == answers
+    assert len(pair.at_client(h2.events.PingAckReceived)) == 1
+    assert pair.server.remote_settings.max_concurrent_streams == 7
+
+
+@pytest.mark.parametrize("from_server", [True, False])
+def test_after_goaway_streams_that_are_in_flight_end_as_they_would(from_server):
+    """RFC 9113, section 6.8. The frames are written by hand: `h2` ends with its own GOAWAY."""
+    pair = Pair()
+    pair.request(1, method="POST", end=False)
+    pair.request(3, "/later")
+    pair.run()
+    frame = goaway(1 if from_server else 0, ErrorCode.NO_ERROR, "for today")
+    if from_server:
+        before = len(pair.to_client)
+        pair.relay.from_upstream(frame)
+        pair.to_client += pair.relay.for_client()
+        assert bytes(pair.to_client[before:]) == frame
+    else:
+        pair.relay.from_client(frame)
+        assert pair.relay.for_upstream() == frame
+    pair.client.send_data(1, b"the rest", end_stream=True)
+    pair.server.send_headers(1, OK)
+    pair.server.send_data(1, b"whole", end_stream=True)
+    pair.run()
+    assert [event.data for event in pair.at_server(h2.events.DataReceived, 1)] == [b"the rest"]
+    assert [event.data for event in pair.at_client(h2.events.DataReceived, 1)] == [b"whole"]
+    assert pair.requests.all[1].ends == [(200, None)]
+    assert pair.requests.all[3].ends == ([(None, RequestError.UPSTREAM_GONE)] if from_server else [])
+    assert pair.relay.failed is None
+
+
+def test_the_first_goaway_of_a_graceful_end_ends_nothing():
+    """RFC 9113, section 6.8: it names the highest id; the last that is answered comes with a second one."""
+    pair = Pair()
+    pair.request(1)
+    pair.run()
+    pair.relay.from_upstream(goaway(2**31 - 1, ErrorCode.NO_ERROR))
+    assert pair.relay.for_client() == goaway(2**31 - 1, ErrorCode.NO_ERROR)
+    pair.request(3)
+    pair.run()
+    assert [event.stream_id for event in pair.at_server(h2.events.RequestReceived)] == [1, 3]
+    assert not pair.requests.all[3].ends
