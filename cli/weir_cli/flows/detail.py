@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from weir_cli.flows import ids
 from weir_cli.flows.messages import authority, body, content, decoded, headers
@@ -14,6 +14,7 @@ from weir_sidecar.contract.request import (
     LoggedBody,
     LoggedMessage,
     RequestRecord,
+    TraceRecord,
     WebSocketMessage,
     WebSocketRecord,
     WebSocketSender,
@@ -59,6 +60,7 @@ def _of_request(request: RequestRecord) -> list[str]:
                 ("decision", request.decision),
                 ("rule", request.rule or "none"),
                 ("error", request.error),
+                ("trace", _trace(request.trace)),
             ]
         ),
         "",
@@ -77,6 +79,14 @@ def _of_request(request: RequestRecord) -> list[str]:
     if isinstance(request.websocket, WebSocketRecord):
         lines += _websocket(request.websocket)
     return lines
+
+
+def _trace(trace: TraceRecord | UnsetType) -> str | None:
+    if not isinstance(trace, TraceRecord):
+        return None
+    own = f"span {trace.span_id}, " if isinstance(trace.span_id, str) else ""
+    caller = f"child of {trace.parent_id}" if trace.parent_id is not None else "begun by the sidecar"
+    return f"{trace.trace_id}: {own}{caller}, {'sampled' if trace.sampled else 'not sampled'}"
 
 
 def _flow(flow: FlowRecord) -> list[str]:

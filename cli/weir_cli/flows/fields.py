@@ -11,7 +11,7 @@ import msgspec
 from weir_cli.flows import ids
 from weir_cli.flows.told import Record, Told
 from weir_sidecar.contract.flow import Decision, FlowRecord, Protocol, Reason
-from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord
+from weir_sidecar.contract.request import HTTPVersion, RequestDecision, RequestRecord, TraceRecord
 
 
 class Kind(Enum):
@@ -55,6 +55,10 @@ def _paths(told: Told) -> tuple[Value, ...]:
     return (path, path.partition("?")[0])
 
 
+def _trace(request: RequestRecord) -> Value:
+    return request.trace.trace_id if isinstance(request.trace, TraceRecord) else None
+
+
 def _what(told: Told) -> tuple[Value, ...]:
     return ("flow" if isinstance(told.record, FlowRecord) else "request",)
 
@@ -91,6 +95,7 @@ FIELDS: Mapping[str, Field] = {
     "is": Field(Kind.WORD, _what, "whether it is a flow or a request", ("flow", "request")),
     "id": Field(Kind.TEXT, _id, "the ID; a flow's stands for its requests too"),
     "pod": Field(Kind.TEXT, lambda told: (told.line.pod,), "the pod, in a cluster"),
+    "trace": Field(Kind.TEXT, _request(_trace), "the id of the trace that a request is a part of"),
     "uid": Field(Kind.NUMBER, _flow(lambda flow: flow.client.uid), "the user that sent it"),
     "ja4": Field(Kind.TEXT, _flow(lambda flow: flow.client.ja4), "the JA4 of the program that sent it"),
     "address": Field(Kind.ADDRESS, _flow(lambda flow: flow.address), "where it went: an address, or a network"),

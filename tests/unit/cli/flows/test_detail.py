@@ -14,6 +14,7 @@ from weir_sidecar.contract.request import (
     LoggedMessage,
     MessageVersion,
     Opcode,
+    TraceRecord,
     WebSocketFrames,
     WebSocketMessage,
     WebSocketRecord,
@@ -48,6 +49,19 @@ def test_a_flow():
     ):  # fmt: skip
         assert line in found
     assert not any(line.startswith("TLS of server") for line in found)
+
+
+@pytest.mark.parametrize(
+    ("trace", "told"),
+    [
+        (TraceRecord("a1", "b2", True, "c3"), "a1: span c3, child of b2, sampled"),
+        (TraceRecord("a1", "b2", False), "a1: child of b2, not sampled"),
+        (TraceRecord("a1", None, True, "c3"), "a1: span c3, begun by the sidecar, sampled"),
+        (msgspec.UNSET, None),
+    ],
+)
+def test_the_trace_of_a_request(trace, told):
+    assert pairs(lines(records.request(trace=trace))).get("trace") == told
 
 
 def test_a_flow_and_its_requests():

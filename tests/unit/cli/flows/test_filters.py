@@ -11,7 +11,7 @@ from lab import records
 from weir_cli.flows.fields import FIELDS, Kind
 from weir_cli.flows.filters import Filter, FilterError, parse
 from weir_sidecar.contract.flow import Client, Decision, Protocol, Reason
-from weir_sidecar.contract.request import RequestDecision, RequestError
+from weir_sidecar.contract.request import RequestDecision, RequestError, TraceRecord
 
 DOCS = Path(__file__).parents[4] / "docs/flows.md"
 FLOW = records.flow(
@@ -22,6 +22,7 @@ REQUEST = records.told(
     records.request(
         2, 0x1C, host="api.example.com", method="POST", path="/v1/Items?q=*&x=", status=503, request_bytes=5 << 20,
         response_bytes=0, ttfb_ms=None, duration_ms=250.0, rule="web/api/write", error=RequestError.UPSTREAM_GONE,
+        trace=TraceRecord("4bf9", None, sampled=True),
     ),
     pod="web-7d9",
     flow=FLOW,
@@ -85,6 +86,8 @@ ORPHAN = records.told(REQUEST.record)
         ("down:>10K", True, False),
         ("ms:>100", False, True),
         ("ttfb:*", False, False),
+        ("trace:4bf9", False, True),
+        ("trace:4bf", False, False),
         ("items", False, True),
         ("POST", False, True),
         ("EXAMPLE", True, True),
