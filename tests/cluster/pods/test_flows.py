@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lab.collector import collector
 from lab.running import wait_for
 from lab.workloads import caller, policy
 
@@ -13,7 +14,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.pods]
 @pytest.fixture
 def caller_pod(weir, origin, shop):
     """A pod that sends requests until it is deleted, and whose first is recorded."""
-    weir.apply(policy("all", shop, logging={"headers": "Redacted"}))
+    weir.apply(policy("all", shop, logging={"headers": "Redacted", "tracing": "Propagate"}))
     pod = caller("hello", origin.host, pause=1)
     weir.apply({**pod, "metadata": {**pod["metadata"], "namespace": shop}})
     weir.wait_phase(shop, "hello", "Running")
@@ -46,3 +47,16 @@ def test_a_request_is_repeated_by_the_command_for_it(weir, origin, shop, caller_
         "exec", "hello", "-n", shop, "-c", "app", "--", "sh", "-c", f'curl() {{ echo "$@"; }}; {command}'
     )
     assert words.split()[1] == f"https://{origin.host}/"
+
+
+def test_requests_are_sent_as_spans_of_the_pod(weir, origin, shop, caller_pod):
+    with collector() as target:
+        words = flows(weir, shop, "--filter=is:request status:200 reason:*", "--last", "2", "--otlp", target.url)
+        assert "2 spans sent" in words
+        told = [json.loads(line) for line in flows(weir, shop, "-o", "json", "--filter=is:request").splitlines()]
+        traces = {one["trace"]["span_id"]: one["trace"]["trace_id"] for one in told}
+        for one in target.spans:
+            assert traces[one.span.span_id.hex()] == one.span.trace_id.hex()
+            assert one.attributes["server.address"] == origin.host
+            assert one.resource["service.name"] == one.resource["k8s.pod.name"] == "hello"
+            assert one.resource["k8s.namespace.name"] == shop
