@@ -46,7 +46,7 @@ class BadRequest(ValueError):  # noqa: N818 - the name of the status that answer
 
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,2047}) HTTP/1\.[01]")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*+([\t -~\x80-\xff]*+)")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(?::[0-9]{1,5})?")
 
 
@@ -89,7 +89,7 @@ def _fields(lines: list[bytes]) -> dict[str, str]:
         name = found[1].decode().lower()
         if name in values and name in ("host", "content-length", "transfer-encoding"):
             raise BadRequest(400, f"{name} is there twice")
-        values[name] = found[2].decode("latin-1")
+        values[name] = found[2].rstrip(b" \t").decode("latin-1")
     return values
 
 

@@ -13,7 +13,7 @@ MAX_HEAD = 16384
 _MAX_CHUNK_LINE = 1024
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) ?[\t -~\x80-\xff]*")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*+([\t -~\x80-\xff]*+)")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,9}")
 
@@ -207,7 +207,7 @@ def _head(status: int, lines: list[bytes]) -> Head:
         name = found[1].lower()
         if name in values and name in (b"content-length", b"transfer-encoding"):
             raise AnswerError(f"{name.decode()} is there twice")
-        values[name] = found[2]
+        values[name] = found[2].rstrip(b" \t")
     coding, length = values.get(b"transfer-encoding"), values.get(b"content-length")
     if coding is not None and (coding.lower() != b"chunked" or length is not None):
         raise AnswerError("the body's length is not told in one way that is understood")

@@ -48,7 +48,7 @@ class Extensions(msgspec.Struct, frozen=True):
     unknown: bool = False
 
 
-_PARAMETER = re.compile(rb"[ \t]*;[ \t]*([a-z0-9_]+)[ \t]*(?:=[ \t]*(?:[a-z0-9]+|\"[^\"]*\"))?[ \t]*")
+_PARAMETER = re.compile(rb"([a-z0-9_]+)(?:[ \t]*+=[ \t]*+(?:[a-z0-9]+|\"[^\"]*\"))?")
 
 
 def extensions(value: bytes) -> Extensions:
@@ -57,18 +57,15 @@ def extensions(value: bytes) -> Extensions:
     if not text:
         return Extensions()
     name, mark, rest = text.partition(b";")
-    if name.rstrip(b" \t") != b"permessage-deflate" or b"," in rest or not _are_parameters(mark + rest):
+    parameters = [_PARAMETER.fullmatch(one.strip(b" \t")) for one in rest.split(b";")] if mark else []
+    if name.rstrip(b" \t") != b"permessage-deflate" or b"," in rest or None in parameters:
         return Extensions(unknown=True)
-    given = set(_PARAMETER.findall(mark + rest))
+    given = {one[1] for one in parameters if one is not None}
     return Extensions(
         compressed=True,
         client_takeover=b"client_no_context_takeover" not in given,
         server_takeover=b"server_no_context_takeover" not in given,
     )
-
-
-def _are_parameters(text: bytes) -> bool:
-    return _PARAMETER.sub(b"", text) == b""
 
 
 class Listener(Protocol):

@@ -88,3 +88,15 @@ def test_only_declared_outcomes(data):
     else:
         assert found.path.startswith("/")
         assert data.count(found.body)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("line", [b"a:" + b" " * 8000 + b"\x01", b"a: " + b"b \t" * 2600 + b"\x7f", b"a" * 8000])
+def test_what_is_no_field_is_found_out_in_one_pass(line):
+    """An expression that tries every division of these would take hours, and the sidecar would serve nobody meanwhile."""
+    with pytest.raises(BadRequest):
+        parse(b"GET / HTTP/1.1\r\n" + line + b"\r\n\r\n")
+
+
+def test_white_space_around_a_value_is_no_part_of_it():
+    assert parse(b"GET / HTTP/1.1\r\nHost:\t localhost \t\r\nA: \r\n\r\n").host == "localhost"

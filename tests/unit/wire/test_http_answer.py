@@ -85,6 +85,7 @@ def test_interim_answers_are_passed_over() -> None:
     assert reader.head == Head(200, chunked=True, length=None)
 
 
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -97,6 +98,7 @@ def test_interim_answers_are_passed_over() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", "number"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab", "after the end"),
         (b"X" * (MAX_HEAD + 1), "more than"),
+        (b"HTTP/1.1 200 OK\r\na:" + b" " * 15000 + b"\x01\r\n\r\n", "header field"),  # in one pass
         (HEAD + b"-1\r\n", "length"),
         (HEAD + b"0x5\r\nhello\r\n", "length"),
         (HEAD + b"1\r\nab\r\n", "longer"),

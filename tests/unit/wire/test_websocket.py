@@ -108,6 +108,7 @@ def test_a_payload_that_nobody_wants_is_passed_over():
     assert facts(reader) == ({Code.BINARY: 1, Code.CLOSE: 1}, 0, 1000)
 
 
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     ("value", "agreed"),
     [
@@ -125,6 +126,9 @@ def test_a_payload_that_nobody_wants_is_passed_over():
         (b"permessage-deflate, x-odd", Extensions(unknown=True)),
         (b"permessage-deflate; a=b, x-odd", Extensions(unknown=True)),
         (b"permessage-deflate; =", Extensions(unknown=True)),
+        (b"permessage-deflate;", Extensions(unknown=True)),
+        (b"permessage-deflate; a" + b" " * 60000 + b"!", Extensions(unknown=True)),  # in one pass
+        (b"permessage-deflate; a = " + b" " * 60000 + b"!", Extensions(unknown=True)),
     ],
 )
 def test_extensions(value, agreed):
