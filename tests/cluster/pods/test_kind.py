@@ -9,6 +9,7 @@ import yaml
 
 from lab.kube import binary
 from lab.lab import ROOT
+from lab.place import Mode
 from lab.weir_cluster import CHART, SYSTEM
 from lab.workloads import IMAGE
 
@@ -58,9 +59,11 @@ def told(weir, workload, container="client"):
     return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.timeout(400)
-def test_the_samples_run_and_are_removed(weir, overlay):
-    run(weir, "up", "--samples", overlay)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mode", Mode)
+def test_the_samples_run_and_are_removed(weir, overlay, mode):
+    values = [part for value in mode.values for part in ("--set", value)]
+    run(weir, "up", "--samples", overlay, "--", *values)
     try:
         (call, *_) = told(weir, "deployment/client-python")
         assert call["status"] == 200
@@ -84,7 +87,7 @@ def test_the_samples_run_and_are_removed(weir, overlay):
 
         for policy in weir.get("interceptionpolicies.weir.dev", "-n", NAMESPACE)["items"]:
             assert policy["status"]["pods"]["missed"] == 0
-        run(weir, "up", "--samples", overlay)
+        run(weir, "up", "--samples", overlay, "--", *values)
     finally:
         said = run(weir, "down")
     try:
