@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lab import workloads
 from lab.origin_pod import Origin
 from lab.weir_cluster import CHART, SYSTEM, WeirCluster, within
 from lab.workloads import caller, policy
@@ -73,6 +74,19 @@ def test_a_restricted_pod_is_captured_with_no_capability_in_any_container(cni, o
     records = [json.loads(line) for line in cni.logs(restricted, "who", "weir-sidecar").splitlines() if line[0] == "{"]
     assert {one["decision"] for one in records if one["protocol"] == "tls"} == {"intercept"}
     assert [call for call in cni.calls(restricted, "who") if not call["ok"]] == []
+
+
+def test_another_container_with_the_proxys_user_is_given_no_sockets(cni) -> None:
+    with cni.cluster.namespace(prefix="weir-cni") as namespace:
+        cni.apply(policy("all", namespace, failureMode="Closed"))
+        root = {"runAsUser": 0, "runAsNonRoot": False}
+        made = workloads.pod("thief", workloads.container("thief", image=workloads.SIDECAR_IMAGE, securityContext=root))
+        cni.apply({**made, "metadata": {**made["metadata"], "namespace": namespace}})
+        cni.wait_phase(namespace, "thief", "Succeeded")
+        given = dict(line.split() for line in cni.logs(namespace, "thief", "app").splitlines())
+        assert set(given.values()) == {"EKEYREJECTED"}, given
+        assert len(given) == 5
+    assert "has not the key" in cni.kubectl("logs", *NODE, "--tail=-1")
 
 
 @pytest.mark.parametrize("failure_mode", ["Open", "Closed"])
