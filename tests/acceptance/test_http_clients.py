@@ -111,7 +111,6 @@ CASES = [
     nghttp("continuation", "--continuation", f"{SECURE}/hello"),
     nghttp("padding", "-b", "200", "-d", FILE, f"{SECURE}/digest"),
     nghttp("waits for 100", "--expect-continue", "-d", FILE, f"{H2}/file"),
-    nghttp("small windows", "-w", "10", "-W", "12", f"{H2}/file"),
     nghttp("a small table", "-c", "100", f"{SECURE}/hello", f"{SECURE}/headers"),
     nghttp("a larger table, then a small one", "-c", "8192", "-c", "0", f"{SECURE}/hello", f"{SECURE}/hello?2"),
     nghttp("large header fields", "-H", f"x-large: {'x' * 20000}", f"{SECURE}/hello"),
