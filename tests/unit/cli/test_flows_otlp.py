@@ -1,8 +1,11 @@
 """`weir flows --otlp`: to a collector that decodes what comes, from a file, and from pods."""
 
+import signal
 import socket
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ from weir_cli.flows.spans import span
 from weir_cli.main import main
 from weir_sidecar.contract.request import TraceRecord
 
+WEIR = Path(sys.executable).with_name("weir")
 TRACE, CALLER, OWN = "a" * 32, "b" * 16, "c" * 16
 
 
@@ -111,6 +115,19 @@ ANNOTATION = "resource.opentelemetry.io/service.name"
 )
 def test_the_service_of_a_pod(more, name):
     assert attributes_of(METADATA | more)["service.name"] == name
+
+
+def test_following_sends_what_comes_and_what_is_left_at_ctrl_c(target, file):
+    path = file(records.request(1))
+    follow = [WEIR, "flows", path, "-f", "--last", "1", "--otlp", target.url]
+    with subprocess.Popen(follow, stderr=subprocess.PIPE, text=True) as program:
+        assert target.came.wait(60)
+        with Path(path).open("ab") as more:
+            more.write(records.line(records.request(2)))
+        program.send_signal(signal.SIGINT)
+        _, words = program.communicate(timeout=60)
+    assert program.returncode == 0
+    assert words == f"{target.url}: {len(target.spans)} spans sent\n"
 
 
 def test_a_collector_that_is_away_ends_it(file, capsys):
