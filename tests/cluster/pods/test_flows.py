@@ -50,8 +50,10 @@ def test_a_request_is_repeated_by_the_command_for_it(weir, origin, shop, caller_
 
 
 def test_requests_are_sent_as_spans_of_the_pod(weir, origin, shop, caller_pod):
+    chosen = "--filter=is:request status:200 reason:*"
+    wait_for("two requests", lambda: len(flows(weir, shop, chosen).splitlines()) > 2)
     with collector() as target:
-        words = flows(weir, shop, "--filter=is:request status:200 reason:*", "--last", "2", "--otlp", target.url)
+        words = flows(weir, shop, chosen, "--last", "2", "--otlp", target.url)
         assert "2 spans sent" in words
         told = [json.loads(line) for line in flows(weir, shop, "-o", "json", "--filter=is:request").splitlines()]
         traces = {one["trace"]["span_id"]: one["trace"]["trace_id"] for one in told}
