@@ -21,7 +21,7 @@ from weir_cli.flows.filters import Filter, FilterError, parse
 from weir_cli.flows.messages import ExportError
 from weir_cli.flows.source import File, Run, Source, lines
 from weir_cli.flows.spans import is_wanted, span
-from weir_cli.flows.told import Told, Unreadable, read
+from weir_cli.flows.told import Told, Unreadable, capture_told, read
 from weir_cli.text import printable
 from weir_sidecar.contract.request import RequestRecord
 
@@ -124,7 +124,12 @@ def _live(source: Source, args: argparse.Namespace) -> int:
 
 
 def _read(found: Iterable[Line]) -> Iterator[Told | Unreadable]:
-    return map(read, found)
+    """What the lines say; what they say of capture is told at once, beside the records."""
+    for line in found:
+        if (told := capture_told(line)) is None:
+            yield read(line)
+        else:
+            print(f"weir flows: {told}", file=sys.stderr)
 
 
 def _matching(found: Iterable[Told | Unreadable], wanted: Filter) -> Iterator[Told | Unreadable]:

@@ -23,7 +23,7 @@ from weir_cli.flows.filters import Filter
 from weir_cli.flows.log import Log
 from weir_cli.flows.picture import News, Picture, Style, picture
 from weir_cli.flows.source import Source
-from weir_cli.flows.told import Unreadable, read
+from weir_cli.flows.told import Unreadable, capture_told, read
 from weir_cli.flows.view import Key, Mode, Size, View, press, replace, settled
 
 _TICK = 100
@@ -197,6 +197,8 @@ class _Screen:
         pressed = self._get(self._wait)
         if pressed is None:
             return False
+        if pressed == curses.KEY_RESIZE:
+            self._window.clearok(True)  # terminals differ in what they do to what they show
         key = self._sequence() if pressed == _ESC else _KEYS.get(pressed, pressed)
         if not isinstance(key, int | None):  # a key without meaning here; or the terminal has another size now
             self._view = press(self._view, key, self._log, self._size())
@@ -231,9 +233,9 @@ class _Screen:
             told = one if isinstance(one, str) else read(one)
             if isinstance(told, str):
                 self._news = replace(self._news, ended=told)
-            elif isinstance(told, Unreadable):
+            elif isinstance(told, Unreadable) and capture_told(told.line) is None:
                 self._news = replace(self._news, unreadable=self._news.unreadable + 1)
-            else:
+            elif not isinstance(told, Unreadable):
                 self._log.add(told)
         return bool(came)
 

@@ -3,6 +3,7 @@
 import msgspec
 
 from weir_cli.cluster.records import Line
+from weir_sidecar.contract.capture import CaptureRecord
 from weir_sidecar.contract.flow import FlowRecord
 from weir_sidecar.contract.request import IS_REQUEST, RequestRecord
 
@@ -10,6 +11,8 @@ type Record = FlowRecord | RequestRecord
 
 _flow_decoder = msgspec.json.Decoder(FlowRecord)
 _request_decoder = msgspec.json.Decoder(RequestRecord)
+_capture_decoder = msgspec.json.Decoder(CaptureRecord)
+_IS_CAPTURE = b'{"record":"capture",'
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -46,3 +49,15 @@ def read(line: Line) -> Told | Unreadable:
         return Told(line, decoder.decode(line.record))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Unreadable(line, str(error))
+
+
+def capture_told(line: Line) -> str | None:
+    """What a line says of its pod's capture, for a person; None: it is about something else."""
+    if not line.record.startswith(_IS_CAPTURE):
+        return None
+    try:
+        record = _capture_decoder.decode(line.record)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    state = "is captured" if record.captured else "is not captured, and its flows have no records"
+    return f"from {record.time} on {line.pod or 'the pod'} {state}: {record.reason}"

@@ -14,6 +14,7 @@ from weir_cli.flows import source
 from weir_cli.flows.source import File
 from weir_cli.flows.table import amount, printed, row
 from weir_cli.main import main
+from weir_sidecar.contract.capture import CaptureReason, CaptureRecord, encode_capture
 from weir_sidecar.contract.flow import Client, encode_record
 from weir_sidecar.contract.request import RequestDecision, encode_request
 from weir_sidecar.edge.admin import Admin, AdminRoutes, DoorKind, open_control_socket
@@ -139,6 +140,19 @@ def test_a_line_that_is_no_record_is_named_and_the_others_are_shown(file, capsys
     captured = capsys.readouterr()
     assert shown_ids(captured.out) == [99]
     assert captured.err.count("not a flow record") == 3
+
+
+def test_what_is_told_of_capture_stands_beside_the_records(file, capsys):
+    with file.open("ab") as more:
+        more.write(
+            encode_capture(CaptureRecord("2026-01-02T03:04:05Z", captured=False, reason=CaptureReason.RULES_LOST))
+        )
+    assert main(["flows", str(file), "--last", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "captured" not in out
+    assert err == (
+        "weir flows: from 2026-01-02T03:04:05Z on the pod is not captured, and its flows have no records: rules_lost\n"
+    )
 
 
 def test_a_line_that_is_being_written_is_not_shown(file, capsys):
