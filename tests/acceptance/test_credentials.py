@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from hashlib import sha256
@@ -60,21 +61,23 @@ HTTP2 = [
 def _script(scratch: Path) -> str:
     """All of it in one run; what each part prints goes to a file of its own."""
 
+    # Nobody may not read the checkout, maybe.
+    send, search = (str(shutil.copy(PROGRAMS / program, scratch)) for program in ("send.py", "search.py"))
+
     def part(name: str, *argv: str) -> str:
         quoted = " ".join("'" + one.replace("'", "'\\''") + "'" for one in argv)
         return f"{quoted} >'{scratch / name}' 2>&1"
 
     sends = [
-        part(name, *AS_NOBODY, str(PROGRAMS / "send.py"), f"{scheme}://{HOST}", *requests)
-        for name, (scheme, requests) in HTTP1.items()
+        part(name, *AS_NOBODY, send, f"{scheme}://{HOST}", *requests) for name, (scheme, requests) in HTTP1.items()
     ]
     follow = ["curl", "-sS", "--http1.1", "-L", "--location-trusted", "-w", "<%{http_code} %{num_redirects}>"]
     return "\n".join((
         *sends,
         part("redirect", *follow, "-H", AUTHORIZED, f"https://{HOST}/away/{OTHER}{_PAGE}"),
         part("http2", sys.executable, "-m", "lab.send_http2", HOST, *map(json.dumps, HTTP2)),
-        part("decoy", *AS_NOBODY, str(PROGRAMS / "search.py"), "weir-deco[y]-", "15802", str(scratch)),
-        part("search", *AS_NOBODY, str(PROGRAMS / "search.py"), PATTERN, "15802", "/run", str(scratch.parent)),
+        part("decoy", *AS_NOBODY, search, "weir-deco[y]-", "15802", str(scratch)),
+        part("search", *AS_NOBODY, search, PATTERN, "15802", "/run", str(scratch.parent)),
     ))  # fmt: skip
 
 

@@ -28,6 +28,8 @@ class Killed(NamedTuple):
 
     capture: str
     failure_mode: str
+    began: float
+    """Just before it: who fails after that may have been in its way."""
     at: float
     calls: list[dict[str, Any]]
     watched: Watched
@@ -46,6 +48,7 @@ def kill(here: Place, hands: Hands, hosts: list[str], capture: str, failure_mode
     here.wait_calling(name, *hosts)
     pod = here.pod(name)
     hands.watch(pod)
+    began = max(one["at"] + one["ms"] / 1000 for one in here.calls(name))
     at = hands.kill(pod, "weir-sidecar")
     wait_restarted(here.weir, pod, "weir-sidecar")
     back = max(call["at"] for call in here.calls(name))
@@ -53,7 +56,7 @@ def kill(here: Place, hands: Hands, hosts: list[str], capture: str, failure_mode
     within(90, "more calls", lambda: len([one for one in here.calls(name) if one["at"] > back]) >= AFTER * len(hosts))
     calls, watched = here.calls(name), hands.watched(pod)
     here.weir.kubectl("delete", "pod", name, "-n", here.namespace, "--wait=false")
-    return Killed(capture, failure_mode, at, calls, watched)
+    return Killed(capture, failure_mode, began, at, calls, watched)
 
 
 class Cell(NamedTuple):
@@ -82,8 +85,8 @@ def cell(request: pytest.FixtureRequest, mode, killed, family, names) -> Cell:
 
 def test_requests_before_it_were_captured(cell):
     for failure_mode in cell.pods:
-        killed = cell.pods[failure_mode].at
-        before = [one for one in cell.calls(failure_mode) if one["at"] + one["ms"] / 1000 < killed]
+        began = cell.pods[failure_mode].began
+        before = [one for one in cell.calls(failure_mode) if one["at"] + one["ms"] / 1000 <= began]
         assert before
         assert [one for one in before if not (one["ok"] and one["weir"])] == []
 

@@ -18,6 +18,7 @@ from weir_sidecar.contract.request import (
     RequestError,
     RequestRecord,
     Scheme,
+    TraceRecord,
     WebSocketFrames,
     WebSocketMessage,
     WebSocketRecord,
@@ -55,12 +56,13 @@ TOLD = WebSocketMessage(
 FULL = msgspec.structs.replace(
     RECORD, sent_ms=0.5, request=MESSAGE, response=MESSAGE,
     websocket=WebSocketRecord(client=FRAMES, server=FRAMES, messages=(TOLD,), messages_left_out=3),
+    trace=TraceRecord("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", sampled=True),
 )  # fmt: skip
 
 
 def test_what_no_policy_asks_for_is_left_out():
     assert set(json.loads(encode_request(FULL))) - set(json.loads(encode_request(RECORD))) == {
-        "sent_ms", "request", "response", "websocket"
+        "sent_ms", "request", "response", "websocket", "trace"
     }  # fmt: skip
 
 
@@ -72,6 +74,7 @@ def test_the_documentation_names_every_part_of_what_a_policy_can_ask_for():
     text = DOCS.read_text()
     for below, part in {
         "request.": LoggedMessage, "request.body.": LoggedBody, "websocket.": WebSocketRecord, "": WebSocketMessage,
+        "trace.": TraceRecord,
     }.items():  # fmt: skip
         fields = {name for name in part.__struct_fields__ if name != "body"}
         assert fields <= {name.removeprefix(below) for name in re.findall(r"`([\w.]+)`", text)}
