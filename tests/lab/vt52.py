@@ -29,8 +29,10 @@ class Terminal:
         self._pending = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.resize(columns, rows)
+        # With these two curses believes them, and no other size.
+        inherited = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
         self.program = subprocess.Popen(
-            argv, stdin=self._theirs, stdout=self._theirs, stderr=self._theirs, env={**os.environ, "TERM": term},
+            argv, stdin=self._theirs, stdout=self._theirs, stderr=self._theirs, env={**inherited, "TERM": term},
             start_new_session=True,
         )  # fmt: skip
 
