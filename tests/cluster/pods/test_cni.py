@@ -14,11 +14,11 @@ import pytest
 
 from lab import workloads
 from lab.origin_pod import Origin
+from lab.place import Mode
 from lab.weir_cluster import CHART, SYSTEM, WeirCluster, within
 from lab.workloads import caller, policy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods]
-PLACES = {"cni.confDir": "WEIR_TEST_CNI_CONF_DIR", "cni.binDir": "WEIR_TEST_CNI_BIN_DIR"}
 NODE = ("-n", SYSTEM, "-l", "app.kubernetes.io/component=node")
 STRICT = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
@@ -26,8 +26,7 @@ STRICT = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 @pytest.fixture(scope="module")
 def cni(weir: WeirCluster) -> Iterator[WeirCluster]:
     """The installation, in CNI mode for a while."""
-    given = [f"{value}={os.environ[name]}" for value, name in PLACES.items() if name in os.environ]
-    upgrade(weir, "cni.enabled=true", *given)
+    upgrade(weir, *Mode.CNI.values)
     weir.kubectl("rollout", "status", "daemonset/weir-node", "-n", SYSTEM, "--timeout=120s")
     yield weir
     upgrade(weir, "cni.enabled=false")

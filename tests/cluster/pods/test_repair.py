@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from lab.place import Mode
 from lab.running import wait_for
 from lab.weir_cluster import CHART, SYSTEM, WeirCluster, within
 from lab.workloads import IMAGE, SIDECAR_IMAGE, caller, deployment, policy
 
 pytestmark = [pytest.mark.cluster, pytest.mark.pods, pytest.mark.timeout(400)]
-PLACES = {"cni.confDir": "WEIR_TEST_CNI_CONF_DIR", "cni.binDir": "WEIR_TEST_CNI_BIN_DIR"}
 CONF_DIR = os.environ.get("WEIR_TEST_CNI_CONF_DIR", "/etc/cni/net.d")
 NODE = "app.kubernetes.io/component=node"
 SERVING = "app.kubernetes.io/component=serving"
@@ -98,8 +98,7 @@ class Plugin:
 @pytest.fixture(scope="module")
 def plugin(weir: WeirCluster) -> Iterator[Plugin]:
     """The installation in CNI mode for a while, and its plugin."""
-    given = [f"{value}={os.environ[name]}" for value, name in PLACES.items() if name in os.environ]
-    upgrade(weir, "cni.enabled=true", *given)
+    upgrade(weir, *Mode.CNI.values)
     with weir.cluster.namespace(prefix="weir-hand") as namespace:
         yield Plugin(weir, namespace)
     upgrade(weir, "cni.enabled=false", "cni.repair.mode=InPlace", "webhook.repair.mode=None")

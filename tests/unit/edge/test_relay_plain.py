@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from lab.loopback import Wire, no_cycles, no_more_files, open_files, pair, run
+from lab.loopback import Wire, no_more_files, pair, run_without_leftovers
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.plain_session import PlainSession
 from weir_sidecar.edge.relay import RelayEnd, Side
@@ -75,11 +75,7 @@ def through(dialogue: Callable[[Bench], object]) -> RelayEnd:
         finally:
             bench.close()
 
-    before = open_files()
-    with no_cycles():
-        result = run(main)
-    assert open_files() == before
-    return result
+    return run_without_leftovers(main)
 
 
 def end_both(bench: Bench) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.loopback import Wire, no_cycles, no_more_files, open_files, pair, run
+from lab.loopback import Wire, no_more_files, open_files, pair, run, run_without_leftovers
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.relay import RelayEnd, Side
 from weir_sidecar.edge.relay_raw import RawWay
@@ -44,11 +44,7 @@ def through(dialogue: Callable[[Bench], object]) -> RelayEnd:
         finally:
             bench.close()
 
-    before = open_files()
-    with no_cycles():
-        result = run(main)
-    assert open_files() == before
-    return result
+    return run_without_leftovers(main)
 
 
 @pytest.mark.parametrize("first", ["client", "upstream"])

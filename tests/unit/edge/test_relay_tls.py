@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from OpenSSL import SSL
 
-from lab.loopback import Wire, client_context, no_cycles, open_files, pair, run, server_context
+from lab.loopback import Wire, client_context, pair, run, run_without_leftovers, server_context
 from lab.pki import Authority, LeafShape
 from weir_sidecar.edge import relay
 from weir_sidecar.edge.relay import RelayEnd, Side
@@ -84,11 +84,7 @@ def through(dialogue: Callable[[Bench], object], version: int = TLS13) -> RelayE
         finally:
             bench.close()
 
-    before = open_files()
-    with no_cycles():
-        result = run(main)
-    assert open_files() == before
-    return result
+    return run_without_leftovers(main)
 
 
 def ordered(bench: Bench, first: str) -> tuple[Wire, Wire]:
